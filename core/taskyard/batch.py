@@ -16,6 +16,7 @@ from itertools import accumulate, pairwise
 from taskyard.errors import ProtocolError
 
 MAX_BYTES = 256 << 10  # a stored block is no larger, unless one value alone is
+SEGMENT_BITS = 16  # no stored row, range of a lease or outcome crosses a multiple of 2**16 indices
 _WIDTH = 4
 _SWAP = sys.byteorder == "big"
 

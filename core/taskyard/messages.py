@@ -489,6 +489,7 @@ class Ending(Struct):
     started: float
     seconds: float
     at: float
+    void: bool = False  # finished and gives no result (a plain peer's task_done)
 
 
 class Retrying(Struct):

@@ -1,0 +1,1 @@
+"""The master: holds the queue, journals it, serves both dialects."""

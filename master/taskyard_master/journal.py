@@ -1,0 +1,254 @@
+"""The journal: one SQLite log of records with their blocks, written in group commits.
+
+One writer thread takes whatever is queued, writes it in one transaction with
+`synchronous=FULL`, and says so; an answer leaves only after that. If a commit
+fails, everything queued behind it fails too, in order, because it may have been
+judged on top of what failed. Reading happens on connections of its own.
+"""
+
+import logging
+import sqlite3
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from taskyard.errors import StorageError
+from taskyard.messages import Chunked, Granting, Record, decode_record, encode
+from taskyard_master import schema
+from taskyard_master.reader import Block, Reader
+from taskyard_master.rows import Entry, arrange
+
+log = logging.getLogger(__name__)
+
+Done = Callable[[Exception | None, int, int], None]  # error, seq of the row, offset within the row
+SNAPSHOT_ROWS = 20_000
+PURGE_ROWS = 200
+
+
+class Journal:
+    """An open journal; `deliver` runs a callable in the owner's thread, in order."""
+
+    def __init__(self, path: Path, deliver: Callable[[Callable[[], None]], Any]) -> None:
+        """Open or create; raises StorageError if it is locked, damaged or of another version."""
+        self.path = path
+        self._deliver = deliver
+        self._lock_file = schema.lock(path)
+        try:
+            self._writer, self.boot = schema.open_database(path)
+            self.read = Reader(path)
+        except BaseException:
+            self._lock_file.close()
+            raise
+        self._queue: list[tuple[Entry, Done]] = []
+        self._grants: dict[int, Entry] = {}  # by lease; they ride in the next commit
+        self._purges: list[str] = []
+        self._snapshot: tuple[int, bytes] | None = None
+        self._mutex = threading.Lock()
+        self._wake = threading.Event()
+        self._failed = False
+        self._closing = False
+        self.commits = 0
+        self.rows_since_snapshot = 0
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    # ------------------------------------------------------------ start
+
+    def replay(self) -> Iterator[tuple[int, Record | bytes]]:
+        """What was recorded: first (seq, bytes) of the latest snapshot if there is one, then
+        (seq, record) of every row after it; raises StorageError if a row is damaged."""
+        try:
+            last = 0
+            found = self.read.execute("SELECT seq, data, crc FROM snapshot ORDER BY seq DESC LIMIT 1")
+            for last, data, crc in found.fetchall():
+                if zlib.crc32(data) != crc:
+                    raise schema.damaged(self.path, f"snapshot {last}")
+                yield last, data
+            deleted = {row[0] for row in self.read.execute(schema.DELETED)}
+            for seq, kind, job, crc, data in self.read.execute(schema.AFTER, (last,)):
+                if zlib.crc32(data) != crc:
+                    raise schema.damaged(self.path, f"record {seq}")
+                if job not in deleted or kind == schema.DELETING:
+                    self.rows_since_snapshot += 1
+                    yield seq, decode_record(data)
+            self._purges.extend(deleted)
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            raise schema.damaged(self.path, str(error)) from error
+
+    def start(self) -> None:
+        """Begin to write; call after the replay."""
+        self._thread.start()
+        self._wake.set()
+
+    # ------------------------------------------------------------ writing
+
+    def append(self, entries: list[tuple[Entry, Done]]) -> None:
+        """Queue records that belong into one commit; each `done(error, seq, offset)` runs after it,
+        in the owner's thread."""
+        with self._mutex:
+            self._queue.extend(entries)
+        if not self._failed:
+            self._wake.set()
+
+    def ride(self, record: Granting) -> None:
+        """Queue a grant for the next commit that happens anyway; nobody waits for it."""
+        self._grants[record.lease] = Entry(record, b"")
+
+    def forget(self, lease: int) -> None:
+        """A grant whose outcome is there before it was written need not be written."""
+        self._grants.pop(lease, None)
+
+    def flush_grants(self) -> None:
+        """Commit riding grants now: called after a moment without any other commit."""
+        if self._grants:
+            self._wake.set()
+
+    def purge(self, job: str) -> None:
+        """Remove a deleted job's rows bit by bit and give the disk back."""
+        with self._mutex:
+            self._purges.append(job)
+        self._wake.set()
+
+    def save_snapshot(self, seq: int, data: bytes) -> None:
+        """Keep the ledger's state as of `seq`, so that a start reads only what came later."""
+        with self._mutex:
+            self._snapshot = (seq, data)
+        self.rows_since_snapshot = 0
+        self._wake.set()
+
+    def close(self) -> None:
+        """Commit what is queued, then close; safe to call twice."""
+        with self._mutex:
+            self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.read.close()
+        self._writer.close()
+        self._lock_file.close()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            with self._mutex:
+                entries = [] if self._failed else self._queue
+                if not self._failed:
+                    self._queue = []
+                grants, self._grants = self._grants, {}
+                snapshot, self._snapshot = self._snapshot, None
+                closing = self._closing
+            if entries or grants or snapshot:
+                self._commit(entries, list(grants.values()), snapshot)
+            if closing and not self._queue:
+                return
+            if self._purges and not self._failed:
+                self._purge_some()
+
+    def _commit(
+        self, entries: list[tuple[Entry, Done]], grants: list[Entry], snapshot: tuple[int, bytes] | None
+    ) -> None:
+        rows, places = arrange([entry for entry, _ in entries], grants)
+        try:
+            seqs = self._write(rows, snapshot)
+        except (sqlite3.Error, OSError) as error:
+            self._rollback()
+            self._failed = bool(entries)
+            problem = StorageError(
+                f"the journal {self.path} cannot be written ({error}): nothing of this request was "
+                "accepted; make room or mend the disk, the master goes on by itself"
+            )
+            log.error("%s", problem)
+            self._deliver(lambda: self._fail(entries, problem))
+            return
+        self.commits += 1
+        written = [(seqs[row], offset) for row, offset in places]
+        fresh = [
+            Block(row.record.first, row.record.count, row.block)
+            for row in rows
+            if isinstance(row.record, Chunked)
+        ]
+        jobs = [row.record.job for row in rows if isinstance(row.record, Chunked)]
+        self._deliver(lambda: self._succeed(entries, written, jobs, fresh, len(rows)))
+
+    def _write(self, rows: list[Entry], snapshot: tuple[int, bytes] | None) -> list[int]:
+        execute = self._writer.execute
+        execute("BEGIN IMMEDIATE")
+        seqs = []
+        for record, block in rows:
+            data = encode(record)
+            kind = schema.kind_of(record)
+            first, count = getattr(record, "first", 0), getattr(record, "count", 0)
+            values = (kind, record.job, first, count, zlib.crc32(data), data, zlib.crc32(block), block)
+            seqs.append(execute(schema.INSERT, values).lastrowid or 0)
+        if snapshot:
+            seq, data = snapshot
+            execute("DELETE FROM snapshot")
+            execute("INSERT INTO snapshot VALUES (?, ?, ?)", (seq, data, zlib.crc32(data)))
+            execute(schema.COMPACT, (seq,))
+        execute("COMMIT")
+        return seqs
+
+    def _rollback(self) -> None:
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            log.warning("the journal's transaction was already undone: %s", error)
+
+    def _succeed(
+        self,
+        entries: list[tuple[Entry, Done]],
+        written: list[tuple[int, int]],
+        jobs: list[str],
+        fresh: list[Block],
+        rows: int,
+    ) -> None:
+        for job, block in zip(jobs, fresh, strict=True):
+            self.read.remember(job, block)
+        self.rows_since_snapshot += rows
+        for (_, done), (seq, offset) in zip(entries, written, strict=True):
+            done(None, seq, offset)
+
+    def _fail(self, entries: list[tuple[Entry, Done]], error: Exception) -> None:
+        with self._mutex:
+            behind, self._queue = self._queue, []
+            self._failed = False
+        for _, done in (*entries, *behind):
+            done(error, 0, 0)
+
+    def _purge_some(self) -> None:
+        job = self._purges[0]
+        try:
+            gone = self._writer.execute(schema.PURGE, (job, PURGE_ROWS)).rowcount
+            self._writer.executescript("PRAGMA incremental_vacuum(4000)")  # execute() frees one page only
+        except sqlite3.Error as error:
+            log.warning("the rows of deleted job %s stay for now: %s", job, error)
+            gone = 0
+        if gone < PURGE_ROWS:
+            with self._mutex:
+                self._purges.pop(0)
+        if self._purges:
+            self._wake.set()
+
+    def size(self) -> int:
+        """Bytes on disk, write-ahead log included."""
+        total = 0
+        for suffix in ("", "-wal"):
+            path = Path(f"{self.path}{suffix}")
+            total += path.stat().st_size if path.exists() else 0
+        return total
+
+    def backup(self, target: Path) -> None:
+        """Copy the journal, consistent, to a new file; runs in any thread."""
+        source, copy = schema.connect(self.path), sqlite3.connect(target)
+        try:
+            source.backup(copy, pages=1000, sleep=0.001)
+        except sqlite3.Error as error:
+            raise StorageError(f"backup to {target} failed: {error}") from error
+        finally:
+            copy.close()
+            source.close()

@@ -1,0 +1,149 @@
+"""The journal's file: tables, statements, versions, and the lock that keeps it to one master."""
+
+import fcntl
+import os
+import secrets
+import socket
+import sqlite3
+from pathlib import Path
+from typing import IO
+
+from taskyard import batch
+from taskyard.errors import StorageError
+from taskyard.messages import Ending, Record
+
+VERSION = 1
+APPLICATION = 0x79617264  # "yard"
+PAGE = 64  # rows a statement reads at once
+WIDEST = 1 << batch.SEGMENT_BITS  # no row holds more tasks
+
+# Never renumber: the numbers are in files.
+KINDS = {
+    "Opening": 1, "Chunked": 2, "Closing": 3, "Granting": 4, "Beginning": 5, "Ending": 6,
+    "Retrying": 7, "Returning": 8, "Losing": 9, "Cancelling": 10, "Requeuing": 11, "Taking": 12,
+    "Deleting": 13,
+}  # fmt: skip
+DELETING = 13
+VOID = 14  # an Ending that gives no result: nobody looks it up
+
+
+def kind_of(record: Record) -> int:
+    """The number that stands for a record's class in the file."""
+    if isinstance(record, Ending) and record.void:
+        return VOID
+    return KINDS[type(record).__name__]
+
+
+# `block` comes last: SQLite then reads the other columns without touching its pages.
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE log (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind INTEGER NOT NULL, job TEXT NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
+    crc INTEGER NOT NULL, record BLOB NOT NULL, block_crc INTEGER NOT NULL, block BLOB NOT NULL
+);
+CREATE INDEX chunk_at ON log (job, first) WHERE kind = 2;
+CREATE INDEX ending_seq ON log (job, seq) WHERE kind = 6;
+CREATE INDEX ending_at ON log (job, first) WHERE kind = 6;
+CREATE TABLE snapshot (seq INTEGER PRIMARY KEY, data BLOB NOT NULL, crc INTEGER NOT NULL);
+"""
+INSERT = (
+    "INSERT INTO log (kind, job, first, count, crc, record, block_crc, block) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+AFTER = "SELECT seq, kind, job, crc, record FROM log WHERE seq > ? ORDER BY seq"
+DELETED = "SELECT job FROM log WHERE kind = 13"
+CHUNK_AT = (
+    "SELECT seq, first, count, block_crc, block FROM log "
+    "WHERE kind = 2 AND job = ? AND first <= ? ORDER BY first DESC LIMIT 1"
+)
+ENDINGS = (
+    "SELECT seq, record, block_crc, block FROM log "
+    f"WHERE kind = 6 AND job = ? AND seq > ? ORDER BY seq LIMIT {PAGE}"
+)
+ENDINGS_AT = (
+    "SELECT seq, record, block_crc, block FROM log "
+    "WHERE kind = 6 AND job = ? AND first <= ? AND first > ? AND first + count > ?"
+)
+# What a snapshot holds and nobody reads again.
+COMPACT = "DELETE FROM log WHERE seq <= ? AND kind IN (4, 5, 8, 9, 12)"
+PURGE = "DELETE FROM log WHERE seq IN (SELECT seq FROM log WHERE job = ? AND kind != 13 LIMIT ?)"
+
+
+def damaged(path: Path, what: str) -> StorageError:
+    """The error for a journal that cannot be trusted, with the way out."""
+    return StorageError(
+        f"the journal {path} is damaged ({what}): nothing was changed; "
+        "put a backup in its place with 'taskyard restore FILE', or move it away to start empty"
+    )
+
+
+def lock(path: Path) -> IO[str]:
+    """Keep the journal to this process until the file is closed; raises StorageError naming the holder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(f"{path}.lock", "a+")  # noqa: SIM115 - the open file is the lock
+    except OSError as error:
+        raise StorageError(
+            f"the journal {path} cannot be opened: {error}; check the folder's owner"
+        ) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.seek(0)
+        holder = handle.read().strip() or "another process"
+        handle.close()
+        raise StorageError(
+            f"the journal {path} is in use by {holder}: one master a journal; stop it first"
+        ) from None
+    handle.truncate(0)
+    handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+    handle.flush()
+    return handle
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection with our settings; every commit is on disk before it returns."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA journal_size_limit = 67108864")
+    connection.execute("PRAGMA wal_autocheckpoint = 8000")
+    connection.execute("PRAGMA cache_size = -16000")
+    return connection
+
+
+def open_database(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open or create the file; returns the connection and the number of this start."""
+    try:
+        connection = connect(path)
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if tables == 0 and application == 0:
+            _create(connection)
+        elif application != APPLICATION:
+            raise StorageError(f"{path} is not a journal of taskyard: point TASKYARD_JOURNAL elsewhere")
+        elif version != VERSION:
+            raise StorageError(
+                f"the journal {path} has version {version}, this master reads version {VERSION}: "
+                "run the taskyard that wrote it"
+            )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'boot'")
+        boot: int = connection.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone()[0]
+    except sqlite3.Error as error:
+        if "unable to open" in str(error) or "readonly" in str(error) or "full" in str(error):
+            raise StorageError(
+                f"the journal {path} cannot be opened: {error}; check disk and owner"
+            ) from error
+        raise damaged(path, str(error)) from error
+    return connection, boot
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has no effect once there is a table
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.executescript(f"BEGIN; {TABLES} COMMIT;")
+    connection.execute("INSERT INTO meta VALUES ('boot', 0)")
+    connection.execute("INSERT INTO meta VALUES ('yard', ?)", (secrets.token_hex(8),))
