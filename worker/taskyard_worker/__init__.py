@@ -1,0 +1,1 @@
+"""The worker: leases tasks, runs them in slots, settles their outcomes."""
