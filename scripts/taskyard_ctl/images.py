@@ -1,0 +1,187 @@
+"""Builds the images of master and worker, and finds or makes the base that they stand on.
+
+An image is built only if its content is new: a digest over everything that goes
+into it is its tag, beside `latest` and the version. The docker program does the
+work, as it knows BuildKit, contexts and proxies; nothing here is imported by it.
+"""
+
+import argparse
+import hashlib
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskyard import __version__
+from taskyard.errors import EngineError, TaskyardError, UsageError
+from taskyard_ctl.kitfiles import kit_folder
+
+REGISTRY_BASE = "python:3.13-slim"
+OWN_BASE = "taskyard-base:3.13"  # what scripts/base-image makes
+PULL_PATIENCE_S = 10.0  # a registry that says nothing for so long counts as not there
+REQUIREMENTS = "requirements.txt"
+
+# What a role's image is made of, relative to the kit; a Dockerfile copies nothing else.
+PARTS = {
+    role: (
+        f"{role}/Dockerfile",
+        f"locks/{role}.txt",
+        "core/taskyard",
+        f"{role}/taskyard_{role}",
+    )
+    for role in ("master", "worker")
+}
+# Values of the caller's environment that a build needs behind a proxy or with an index of one's own.
+FORWARDED = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST"),
+)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The names to run: they hold the content, so a name never means two things."""
+
+    master: str
+    worker: str
+
+
+def build_images(tasks: Path | None, say: Say) -> Images:
+    """Make both images, with the requirements of the folder `tasks`; quick if nothing changed."""
+    if tasks is not None and not tasks.is_dir():
+        raise UsageError(f"tasks folder {tasks}: there is no such folder; name one in TASKYARD_TASKS_DIR")
+    _docker("version", "--format", "{{.Server.Version}}")
+    base = find_base(say)
+    return Images(master=_build("master", base, None, say), worker=_build("worker", base, tasks, say))
+
+
+def find_base(say: Say) -> str:
+    """BASE_IMAGE, else the registry's, else one made of Debian's packages, saying so."""
+    chosen = os.environ.get("BASE_IMAGE")
+    if chosen:
+        return chosen
+    if _exists(REGISTRY_BASE):
+        return REGISTRY_BASE
+    if not _exists(OWN_BASE):
+        say(f"pulling {REGISTRY_BASE}")
+        if _pull(REGISTRY_BASE):
+            return REGISTRY_BASE
+        say("no registry reachable: building the base from Debian's packages, about half a minute")
+    made = _run(str(kit_folder() / "scripts" / "base-image"))
+    if made.returncode:
+        raise EngineError(_last_line(made.stderr))
+    return OWN_BASE
+
+
+def _build(role: str, base: str, tasks: Path | None, say: Say) -> str:
+    name = f"taskyard-{role}"
+    with tempfile.TemporaryDirectory(prefix="taskyard-") as folder:
+        context = Path(folder)
+        _stage(role, tasks, context)
+        content = _digest(context, _docker("image", "inspect", "--format", "{{.Id}}", base, missing_ok=True))
+        image = f"{name}:{content}"
+        if not _exists(image):
+            say(f"building {name} {__version__}")
+            started = time.monotonic()
+            _docker(
+                *("build", "--file", str(context / role / "Dockerfile"), "--tag", image),
+                *("--build-arg", f"BASE_IMAGE={base}"),
+                *("--label", f"org.opencontainers.image.version={__version__}"),
+                *(word for name in FORWARDED if os.environ.get(name) for word in ("--build-arg", name)),
+                folder,
+            )
+            say(f"built {name} {__version__} in {time.monotonic() - started:.0f} s")
+    for tag in ("latest", __version__):
+        _docker("tag", image, f"{name}:{tag}")
+    return image
+
+
+def _stage(role: str, tasks: Path | None, context: Path) -> None:
+    for part in PARTS[role]:
+        source, target = kit_folder() / part, context / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    if tasks is not None and (tasks / REQUIREMENTS).is_file():
+        (context / "tasks").mkdir()
+        shutil.copyfile(tasks / REQUIREMENTS, context / "tasks" / REQUIREMENTS)
+
+
+def _digest(context: Path, base_id: str) -> str:
+    digest = hashlib.sha256(base_id.encode())
+    for path in sorted(path for path in context.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"\0{path.relative_to(context).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:12]
+
+
+def _pull(image: str) -> bool:
+    """Pull with patience for a slow download, but none for a registry that does not answer."""
+    with subprocess.Popen(
+        ["docker", "pull", image], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as pull, selectors.DefaultSelector() as selector:  # fmt: skip
+        assert pull.stdout is not None
+        selector.register(pull.stdout, selectors.EVENT_READ)
+        if not selector.select(PULL_PATIENCE_S):  # the first line comes with the registry's answer
+            pull.terminate()
+            return False
+        pull.stdout.read()
+    return pull.returncode == 0
+
+
+def _exists(image: str) -> bool:
+    return bool(_docker("image", "inspect", "--format", "{{.Id}}", image, missing_ok=True))
+
+
+def _docker(*arguments: str, missing_ok: bool = False) -> str:
+    done = _run("docker", *arguments)
+    if done.returncode and not missing_ok:
+        if arguments[0] == "version":
+            raise EngineError(
+                f"no Docker engine answers ({_last_line(done.stderr)}): start it, or use --local"
+            )
+        tail = "\n".join((done.stdout + done.stderr).rstrip().splitlines()[-20:])
+        raise EngineError(f"docker {arguments[0]} failed:\n{tail}")
+    return "" if done.returncode else done.stdout.strip()
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError as fault:
+        raise EngineError(
+            f"{command[0]} cannot be run ({fault.strerror}): install it, or use --local"
+        ) from None
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2] or "it said nothing"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        "taskyard_ctl.images", description="Build the images; print their names."
+    )
+    parser.add_argument("--tasks", type=Path, help="tasks folder whose requirements.txt goes into the worker")
+    options = parser.parse_args(arguments)
+    try:
+        images = build_images(options.tasks, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
+    except TaskyardError as error:
+        sys.stderr.write(f"images: {error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{images.master}\n{images.worker}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
