@@ -75,7 +75,7 @@ def find_base(say: Say) -> str:
         if _pull(REGISTRY_BASE):
             return REGISTRY_BASE
         say("no registry reachable: building the base from Debian's packages, about half a minute")
-    made = _run(str(kit_folder() / "scripts" / "base-image"))
+    made = _run("bash", str(kit_folder() / "scripts" / "base-image"))  # a wheel may lose its x bit
     if made.returncode:
         raise EngineError(_last_line(made.stderr))
     return OWN_BASE

@@ -1,0 +1,70 @@
+"""Fixtures that all tests share: a clean environment, and the Docker engine with our images in it.
+
+What a test needs and the machine lacks skips the test aloud; where CI is set it
+fails, since there a skipped test would be a promise nobody checked.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from taskyard_ctl.images import Images, build_images
+
+ROOT = Path(__file__).parent.parent
+IMAGES_TIMEOUT_S = 900  # the first build makes the base too
+
+
+def pytest_configure() -> None:
+    """A yard that the caller is running must not leak into the tests."""
+    for name in [name for name in os.environ if name.startswith("TASKYARD_")]:
+        del os.environ[name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test asks for the images first waits for their build."""
+    for item in items:
+        if "images" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(IMAGES_TIMEOUT_S))
+
+
+def lacking(what: str) -> NoReturn:
+    """Give up on a test for want of something on this machine."""
+    if os.environ.get("CI"):
+        pytest.fail(f"this machine lacks {what}, which .ci/run should have installed")
+    pytest.skip(f"this machine lacks {what}")
+
+
+@pytest.fixture(scope="session")
+def docker() -> Callable[..., str]:
+    """The docker program, for an engine that answers: docker("image", "ls") gives its output."""
+
+    def run(*arguments: str, check: bool = True) -> str:
+        done = subprocess.run(
+            ["docker", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    if shutil.which("docker") is None or not run("version", "--format", "{{.Server.Version}}", check=False):
+        lacking("a Docker engine")
+    return run
+
+
+@pytest.fixture(scope="session")
+def images(docker: Callable[..., str]) -> Images:
+    """The images of this tree, with the requirements of the examples; built once a session."""
+    return build_images(ROOT / "examples", print)
+
+
+@pytest.fixture(params=["docker compose", "docker-compose"])
+def compose(request: pytest.FixtureRequest) -> list[str]:
+    """The words that start Compose: a test that asks for it runs with v2 and with 1.29."""
+    words = str(request.param).split()
+    if shutil.which(words[0]) is None or subprocess.run([*words, "version"], capture_output=True).returncode:
+        lacking(request.param)
+    return words
