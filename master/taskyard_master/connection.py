@@ -1,0 +1,298 @@
+"""One connection: bytes to frames, the handshake, the limits; what frames mean is the dialect's.
+
+    accepted -> (TLS) -> handshake -> first frame -> yard or plain -> ended
+
+There is no task for an idle connection and no timer of its own: deadlines are seconds in `Watch`, which
+one timer of the server looks at. A peer that has not proved the key gets the handshake's own words and
+nothing else.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from taskyard.errors import ProtocolError, RefusedError
+from taskyard.frames import Framer, ServerHandshake, encode, header
+from taskyard_master.limits import Admission, Complaints
+from taskyard_master.peers import Dialect
+
+log = logging.getLogger(__name__)
+
+FIRST_LIMIT = 1 << 20  # bytes in the first frame after the handshake: a hello names all leases held
+PART_SECONDS = 30.0  # a frame that has begun may take so long, and longer as its bytes come:
+PART_RATE = 1 << 16  # bytes a second
+_AHEAD = 1 << 16  # bytes that a peer may send ahead while its request is being worked on
+_OUTPUT_HIGH = 1 << 20  # bytes of waiting output at which nothing more is read from that peer
+_JOINED = 1 << 16  # a payload up to this size is put behind its header in one write
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+
+
+class Watch:
+    """Connections that must get somewhere by a deadline, looked at by one timer for all."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, period: float) -> None:
+        self._loop = loop
+        self._period = period
+        self._deadlines: dict[Connection, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, connection: "Connection", deadline: float) -> None:
+        self._deadlines[connection] = deadline
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._period, self._look)
+
+    def extend(self, connection: "Connection", seconds: float) -> None:
+        """Move a deadline; without one, nothing."""
+        if connection in self._deadlines:
+            self._deadlines[connection] += seconds
+
+    def clear(self, connection: "Connection") -> None:
+        self._deadlines.pop(connection, None)
+
+    def has(self, connection: "Connection") -> bool:
+        return connection in self._deadlines
+
+    def stop(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(self._period, self._look) if self._deadlines else None
+        now = self._loop.time()
+        for connection in [one for one, deadline in self._deadlines.items() if deadline <= now]:
+            connection.late()
+
+
+@dataclass(slots=True)
+class Common:
+    """What all connections of a server share."""
+
+    loop: asyncio.AbstractEventLoop
+    authkey: bytes
+    allow_md5: bool
+    handshake_seconds: float
+    frame_limit: int
+    output_limit: int
+    watch: Watch
+    admission: Admission
+    complaints: Complaints
+    choose: Callable[["Connection", bytes], Dialect]  # by the first frame
+    open: set["Connection"] = field(default_factory=set)
+    emptied: Callable[[], None] | None = None  # called when the last of `open` has ended
+
+
+class Connection(asyncio.Protocol):
+    """A peer's bytes, both ways."""
+
+    __slots__ = (
+        "_ahead", "_choked", "_common", "_dialect", "_ending", "_framer", "_group", "_handshake", "_paused",
+        "_quick", "_transport", "address", "digest", "heard",
+    )  # fmt: skip
+
+    def __init__(self, common: Common, sock: socket.socket, address: str, group: str) -> None:
+        self.address = address  # for people: host:port
+        self.digest = ""  # how the peer proved the key; empty before that
+        self.heard = 0.0  # the loop's time when bytes last came
+        self._group = group
+        self._common = common
+        self._quick: socket.socket | None = sock if _QUICKACK is not None else None
+        self._framer = Framer()
+        self._handshake: ServerHandshake | None = ServerHandshake(common.authkey, common.allow_md5)
+        self._dialect: Dialect | None = None
+        self._transport: asyncio.Transport
+        self._ahead = 0  # bytes that came while no frame could be taken
+        self._paused = False  # reading is
+        self._choked = False  # the peer does not read what it is sent
+        self._ending = False
+
+    # ------------------------------------------------------------ of the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none, and does the same
+        self._transport.set_write_buffer_limits(high=_OUTPUT_HIGH)
+        self._common.watch.set(self, self._common.loop.time() + self._common.handshake_seconds)
+        if self._handshake:
+            self.send(self._handshake.first())
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
+        if self._quick is not None:
+            # The standard library writes twice and then reads. Nagle's algorithm holds the second write
+            # until the first is acknowledged, and the kernel delays that by 44 ms unless told each time.
+            with contextlib.suppress(OSError):
+                self._quick.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)  # type: ignore[arg-type]
+        self.heard = self._common.loop.time()
+        self._framer.feed(data)
+        self._cut(len(data))
+
+    def pause_writing(self) -> None:
+        self._choked = True
+        if self._dialect:
+            self._common.watch.clear(self)  # what does not come now is not the peer's fault
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        self.proceed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ending = True
+        self._common.watch.clear(self)
+        dialect, self._dialect = self._dialect, None
+        if dialect:
+            dialect.ended(self.left)
+        else:
+            self.left(failed=self._handshake is not None)
+
+    # ------------------------------------------------------------ of the server
+
+    def enter(self) -> None:
+        """It was accepted; the transport comes later, after TLS where that is on."""
+        self._common.open.add(self)
+
+    def left(self, failed: bool = False) -> None:
+        """Forget it: all that worked for it has ended, or its transport never came."""
+        common = self._common
+        if self not in common.open:
+            return
+        if failed:
+            common.admission.failed(self._group)
+        common.admission.leave(self._group)
+        common.open.discard(self)
+        if common.emptied and not common.open:
+            common.emptied()
+
+    def cut_off(self) -> None:
+        """Close at once; what was not sent is lost."""
+        self._ending = True
+        self._transport.abort()
+
+    def late(self) -> None:
+        """Its deadline has passed."""
+        if self._ending:
+            self._transport.abort()
+        elif not self._dialect:
+            seconds = self._common.handshake_seconds
+            self.drop(f"it took longer than {seconds:g} s (TASKYARD_HANDSHAKE) to say what it wants")
+        else:
+            self.drop("it stopped in the middle of a frame")
+
+    # ------------------------------------------------------------ of the dialect
+
+    def introduced(self, *, delays_acks: bool) -> None:
+        self._framer.limit = self._common.frame_limit
+        self._common.watch.clear(self)
+        if not delays_acks:
+            self._quick = None
+
+    def send(self, payload: bytes) -> bool:
+        if self._ending:
+            return False
+        waiting = self._transport.get_write_buffer_size()
+        if waiting and waiting + len(payload) > self._common.output_limit:
+            self.drop(f"{waiting} bytes wait for it and it does not read them (TASKYARD_OUTPUT)")
+            return False
+        if len(payload) <= _JOINED:
+            self._transport.write(encode(payload))
+        else:
+            self._transport.write(header(len(payload)))
+            self._transport.write(payload)
+        return True
+
+    def proceed(self) -> None:
+        if not self._blocked:
+            self._cut(0)
+
+    def finish(self) -> None:
+        if not self._ending:
+            self._ending = True
+            self._common.watch.set(self, self._common.loop.time() + self._common.handshake_seconds)
+            self._transport.close()
+
+    def drop(self, reason: str) -> None:
+        if not self._ending:
+            self._ending = True
+            self._common.complaints.say("peer-dropped", f"{self.address} was dropped: {reason}")
+            self._transport.abort()
+
+    # ------------------------------------------------------------ inside
+
+    @property
+    def _blocked(self) -> bool:
+        return self._ending or self._choked or (self._dialect is not None and self._dialect.busy)
+
+    def _cut(self, got: int) -> None:
+        """Take the frames that are complete, as long as the dialect takes them; `got` bytes are new."""
+        taken = False
+        try:
+            while not self._blocked:
+                frame = next(self._framer, None)
+                if frame is None:
+                    break
+                taken = True
+                self._receive(frame)
+        except (ProtocolError, RefusedError) as fault:
+            return self._refuse(str(fault))
+        except Exception:
+            log.exception("a frame of %s could not be handled", self.address)
+            return self.drop("its frame could not be handled")
+        if self._ending:
+            return None
+        if self._blocked:
+            self._ahead += got
+            if self._ahead > _AHEAD or self._choked:
+                self._pause()
+        else:
+            self._resume()
+        if self._dialect:
+            self._expect_rest(got, taken)
+        return None
+
+    def _receive(self, frame: bytes) -> None:
+        if self._dialect:
+            self._dialect.receive(frame)
+        elif self._handshake:
+            for payload in self._handshake.receive(frame):
+                self.send(payload)
+            if self._handshake.done:
+                self.digest = self._handshake.digest
+                self._handshake = None
+                self._framer.limit = min(FIRST_LIMIT, self._common.frame_limit)
+        else:
+            self._dialect = self._common.choose(self, frame)
+            self._dialect.receive(frame)
+
+    def _refuse(self, reason: str) -> None:
+        if self._handshake:
+            for payload in self._handshake.farewell:
+                self.send(payload)
+        if not self._ending:
+            self._common.complaints.say("peer-refused", f"{self.address} was refused: {reason}")
+            self.finish()
+
+    def _expect_rest(self, got: int, taken: bool) -> None:
+        """Set a deadline for a frame that has begun; time in which nothing is read does not count."""
+        watch = self._common.watch
+        if self._blocked or not self._framer.waiting:
+            watch.clear(self)
+        elif taken or not watch.has(self):
+            watch.set(self, self._common.loop.time() + PART_SECONDS)
+        else:
+            watch.extend(self, got / PART_RATE)
+
+    def _pause(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        self._ahead = 0
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()

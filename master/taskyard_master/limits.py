@@ -1,0 +1,98 @@
+"""Who may connect, how often, and how much is said about those who may not: no sockets in here.
+
+Time comes from a clock that is handed in, so that tests need not wait.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from ipaddress import IPv6Address
+
+from taskyard.log import event
+
+# An address may fail the handshake this often; one that does so more often is turned away at the door
+# until it pauses. A failed handshake costs some 0.2 ms, so a flood of wrong keys from one address gets at
+# most a few hundredths of a CPU; what is connected goes on, whoever shares the address.
+FAILURES_PER_SECOND = 100.0
+FAILURES_AT_ONCE = 200.0
+_ADDRESSES = 4096  # that failed lately and are remembered
+
+
+def group(host: str) -> str:
+    """The part of an address that one peer cannot change at will: for IPv6 the network of 64 bits."""
+    if ":" not in host:
+        return host
+    address = IPv6Address(host.partition("%")[0])
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+
+
+class Admission:
+    """Counts connections, in all and by address, and remembers who fails the handshake."""
+
+    def __init__(self, total: int, per_address: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.count = 0
+        self._total = total
+        self._per_address = per_address
+        self._clock = clock
+        self._by_address: dict[str, int] = {}
+        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()  # level of a bucket, and when
+
+    def enter(self, address: str) -> str:
+        """Count a connection in and return "", or say why it may not come in."""
+        if self.count >= self._total:
+            return f"{self._total} connections are open, which is TASKYARD_CONNECTIONS"
+        mine = self._by_address.get(address, 0)
+        if mine >= self._per_address:
+            return f"it has {mine} connections open, which is TASKYARD_CONNECTIONS_PER_ADDRESS"
+        if self._failures and self._level(address) > FAILURES_AT_ONCE - 1:
+            return f"it fails the handshake more than {FAILURES_PER_SECOND:.0f} times a second"
+        self.count += 1
+        self._by_address[address] = mine + 1
+        return ""
+
+    def leave(self, address: str) -> None:
+        """Count out a connection that `enter` let in."""
+        self.count -= 1
+        left = self._by_address[address] - 1
+        if left:
+            self._by_address[address] = left
+        else:
+            del self._by_address[address]
+
+    def failed(self, address: str) -> None:
+        """A connection from this address ended before it had proved the key."""
+        self._failures[address] = (self._level(address) + 1, self._clock())
+        self._failures.move_to_end(address)
+        if len(self._failures) > _ADDRESSES:
+            self._failures.popitem(last=False)
+
+    def _level(self, address: str) -> float:
+        level, at = self._failures.get(address, (0.0, 0.0))
+        return max(0.0, level - (self._clock() - at) * FAILURES_PER_SECOND)
+
+
+class Complaints:
+    """Log lines about peers, so many of a kind in a while: a flood of them must not fill the disk."""
+
+    LINES = 5
+    SECONDS = 10.0
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._kinds: dict[str, tuple[float, int]] = {}  # since when, and how many since then
+
+    def say(self, name: str, message: str, level: int = logging.WARNING) -> None:
+        """Log it, unless there were enough of this event just now; the next that is logged counts those."""
+        now = self._clock()
+        since, said = self._kinds.get(name, (now, 0))
+        if now - since >= self.SECONDS:
+            if said > self.LINES:
+                message += f" (and {said - self.LINES} more like it were not shown)"
+            since, said = now, 0
+        self._kinds[name] = (since, said + 1)
+        if said < self.LINES:
+            event(self._logger, name, message, level)

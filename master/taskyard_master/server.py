@@ -1,0 +1,214 @@
+"""The master's port: who comes in, and that it keeps coming in whatever happens.
+
+Connections are accepted here and not by asyncio's own server, for three reasons: the caps apply before
+anything is spent on a stranger (TLS above all), the port survives having no descriptor left, and TLS
+handshakes are counted like everything else.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import ssl
+from itertools import count
+
+from taskyard.errors import SettingsError
+from taskyard.settings import Settings
+from taskyard_master.connection import Common, Connection, Watch
+from taskyard_master.limits import Admission, Complaints, group
+from taskyard_master.peers import Dialect, Peer, Verbs
+from taskyard_master.plain_dialect import PlainDialect
+from taskyard_master.plain_queues import Queues
+from taskyard_master.yard_dialect import FAMILY, YardDialect
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_AT_ONCE = 64  # connections accepted before others have their turn
+_PAUSE = 0.25  # seconds without accepting when the machine can't
+_FLUSH = 2.0  # seconds for what was written last, when the server stops
+# A host that vanished is noticed after 15 to 18 s, whether something waits to be sent to it or not.
+_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 15_000))
+
+
+class Server:
+    """One port, both dialects, on top of a service; `start` and `stop` run in the loop that serves."""
+
+    def __init__(self, service: Verbs, settings: Settings, tls: ssl.SSLContext | None = None) -> None:
+        self.address = ""  # where it listens, with the port that the system chose if ADDRESS says 0
+        self._endpoint: tuple[str, int] = settings.endpoint
+        self._service = service
+        self._tls = tls
+        self._loop = loop = asyncio.get_running_loop()
+        self._handshake = max(0.1, settings.handshake)
+        self._common = Common(
+            loop=loop,
+            authkey=settings.authkey,
+            allow_md5=settings.allow_md5 and tls is None,
+            handshake_seconds=self._handshake,
+            frame_limit=settings.frame,
+            output_limit=settings.output,
+            watch=Watch(loop, min(0.25, self._handshake / 4)),
+            admission=Admission(settings.connections, settings.connections_per_address),
+            complaints=Complaints(log),
+            choose=self._choose,
+        )
+        self._queues = Queues(service, settings)
+        self._numbers = count(1)
+        self._listeners: list[socket.socket] = []
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._spare = -1  # a descriptor to give up when there are no others
+
+    @property
+    def connections(self) -> int:
+        return self._common.admission.count
+
+    async def start(self) -> None:
+        """Listen; raises SettingsError if that is not possible at ADDRESS."""
+        host, port = self._endpoint
+        try:
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, where in dict.fromkeys(found):
+                self._listeners.append(_listen(family, (where[0], port or where[1], *where[2:])))
+                port = port or self._listeners[0].getsockname()[1]
+        except OSError as fault:
+            self._close_listeners()
+            raise SettingsError(
+                f"TASKYARD_ADDRESS: cannot listen on {host}:{port}: {fault.strerror or fault}:"
+                " end what uses the port, or choose another"
+            ) from fault
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        for listener in self._listeners:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    async def stop(self) -> None:
+        """Close the port, then the connections; each peer's end has reached the service when it returns."""
+        self._close_listeners()
+        for task in self._arriving:
+            task.cancel()
+        await asyncio.gather(*self._arriving, return_exceptions=True)
+        ended = asyncio.Event()
+        self._common.emptied = ended.set
+        for step in (Connection.finish, Connection.cut_off):
+            for connection in list(self._common.open):
+                step(connection)
+            if self._common.open:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), _FLUSH)
+        self._common.watch.stop()
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                sock, where = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return None
+            except ConnectionError:
+                continue  # it has gone already
+            except OSError as fault:
+                return self._cannot_accept(listener, fault)
+            address = f"[{where[0]}]:{where[1]}" if ":" in where[0] else f"{where[0]}:{where[1]}"
+            origin = group(where[0])
+            refusal = self._common.admission.enter(origin)
+            if refusal:
+                sock.close()
+                self._common.complaints.say("peer-refused", f"{address} was refused: {refusal}")
+                continue
+            connection = Connection(self._common, sock, address, origin)
+            connection.enter()
+            task = self._loop.create_task(self._arrive(connection, sock))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+        return None
+
+    async def _arrive(self, connection: Connection, sock: socket.socket) -> None:
+        try:
+            _tune(sock)
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._handshake if self._tls else None,
+                ssl_shutdown_timeout=self._handshake if self._tls else None,
+            )
+        except OSError as fault:
+            connection.left(failed=True)
+            sock.close()
+            self._common.complaints.say("peer-refused", f"{connection.address} was refused: {fault}")
+        except asyncio.CancelledError:
+            connection.left()
+            raise
+
+    def _cannot_accept(self, listener: socket.socket, fault: OSError) -> None:
+        """Too few descriptors, or too little memory: turn one away if that is possible, and go on.
+
+        Left alone, the waiting connection would wake us again at once, for ever.
+        """
+        self._common.complaints.say(
+            "port-exhausted",
+            f"connections cannot be accepted: {fault.strerror}: raise the limit of open files (ulimit -n),"
+            " or lower TASKYARD_CONNECTIONS",
+            logging.ERROR,
+        )
+        if self._spare >= 0 and fault.errno in (errno.EMFILE, errno.ENFILE):
+            os.close(self._spare)
+            self._spare = -1
+            with contextlib.suppress(OSError):
+                listener.accept()[0].close()
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+            if self._spare >= 0:
+                return
+        self._loop.remove_reader(listener)
+        self._loop.call_later(_PAUSE, self._accept_again, listener)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener not in self._listeners:
+            return
+        if self._spare < 0:
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+        self._loop.add_reader(listener, self._accept, listener)
+
+    def _choose(self, link: Connection, frame: bytes) -> Dialect:
+        peer = Peer(next(self._numbers), link)
+        if frame.startswith(FAMILY):
+            return YardDialect(link, self._service, peer, self._loop)
+        return PlainDialect(link, self._queues, peer, self._loop)
+
+
+def _listen(family: int, where: tuple[object, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.setblocking(False)
+        listener.bind(where)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,153 @@
+"""A server in a thread of its own, with a service that tests can look into, and raw peers for it."""
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvloop
+from fake_service import FakeService
+
+from taskyard.frames import ClientHandshake, Framer, encode
+from taskyard.messages import GREETING, Hello, Welcome, decode_reply
+from taskyard.messages import encode as encode_message
+from taskyard.settings import Settings
+from taskyard_master.server import Server
+
+KEY = "0123456789abcdef"
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+PATIENCE = 20.0  # seconds for what should take milliseconds, on a machine that is busy
+
+
+class Serving:
+    """A running server."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server, service: FakeService) -> None:
+        self.loop = loop
+        self.server = server
+        self.service = service
+        self.host, _, port = server.address.rpartition(":")
+        self.port = int(port)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.host, self.port
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        async def work() -> Any:
+            return function(*args)
+
+        return self.run(work())
+
+
+@contextmanager
+def serving(
+    loop_name: str = "uvloop", tls: Any = None, service: Any = None, **settings: Any
+) -> Iterator[Serving]:
+    """Serve until the block ends; settings by their names without TASKYARD_, in lower case."""
+    environ = {"TASKYARD_AUTHKEY": KEY, "TASKYARD_ADDRESS": "127.0.0.1:0"}
+    environ |= {f"TASKYARD_{name.upper()}": str(value) for name, value in settings.items()}
+    values = Settings.from_env(environ)
+    made = (service or FakeService)(values)
+    loop = LOOPS[loop_name]()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def start() -> Server:
+        server = Server(made, values, tls)
+        await server.start()
+        return server
+
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
+    served = Serving(loop, server, made)
+    try:
+        yield served
+    finally:
+        served.run(server.stop())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(PATIENCE)
+        loop.close()
+
+
+class Raw:
+    """A peer that says what it is told to, byte by byte if need be."""
+
+    def __init__(self, served: Serving, wrap: Callable[[socket.socket], socket.socket] | None = None) -> None:
+        self.sock = socket.create_connection(served.address, PATIENCE)
+        if wrap:
+            self.sock = wrap(self.sock)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.framer = Framer(1 << 30)
+
+    def __enter__(self) -> "Raw":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def write(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def send(self, payload: bytes) -> None:
+        self.sock.sendall(encode(payload))
+
+    def read(self) -> bytes | None:
+        """The next frame; None at the end of the connection, however it comes."""
+        while True:
+            frame = next(self.framer, None)
+            if frame is not None:
+                return frame
+            try:
+                data = self.sock.recv(1 << 16)
+            except ConnectionError:
+                return None
+            if not data:
+                return None
+            self.framer.feed(data)
+
+    def rest(self) -> list[bytes]:
+        """All frames until the connection ends."""
+        return list(iter(self.read, None))
+
+    def prove(self, key: str = KEY) -> "Raw":
+        """Do the handshake, as a modern peer does."""
+        handshake = ClientHandshake(key.encode())
+        while not handshake.done:
+            payload = self.read()
+            assert payload is not None, "the connection ended in the handshake"
+            for reply in handshake.receive(payload):
+                self.send(reply)
+        return self
+
+    def reset(self) -> None:
+        """End without a goodbye."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def greet(self, name: str = "w1") -> Welcome:
+        self.send(GREETING + encode_message(hello(name)))
+        reply = self.reply()
+        assert isinstance(reply, Welcome)
+        return reply
+
+    def ask(self, request: Any) -> Any:
+        self.send(encode_message(request))
+        return self.reply()
+
+    def reply(self) -> Any:
+        frame = self.read()
+        assert frame is not None, "the connection ended"
+        return decode_reply(frame)
+
+
+def hello(name: str = "w1") -> Hello:
+    return Hello(1, "client", name, "h", 1, "b", "0", "3")
