@@ -7,7 +7,8 @@ and neither imports, opens, starts nor looks up anything that the pickle chooses
 - plain data of the standard library: dates, numbers, paths, collections, UUID;
 - exceptions, so that the error of a task comes back as what it was;
 - what `TASKYARD_ALLOW` or the caller adds: "module.Name", "module.Outer.Inner", or "module.*" for
-  every class that the module itself defines. "numpy.ndarray" brings what arrays need.
+  every class that the module itself defines. "numpy.ndarray" brings what arrays need; numpy reads
+  the state of its types without much suspicion, so list it only where the peers are trusted.
 
 A hostile peer can still waste memory and time of the process that reads its values (a set of a
 long range, say), as it could by answering nothing at all; it cannot run code there.
@@ -107,9 +108,10 @@ class Allow:
                     found = None
             if found is not None and (function or self._admits(found, module, name)):
                 return found
+        entry = "numpy.ndarray" if module.startswith("numpy.") else f"{module}.{name}"
         raise PayloadError(
             f"a value of type {module}.{name} is not taken from the network: send plain data instead,"
-            f" or add it to TASKYARD_ALLOW (module.Name, separated by commas)"
+            f" or add {entry} to TASKYARD_ALLOW"
         )
 
     def _lists(self, module: str, name: str) -> bool:
