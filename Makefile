@@ -34,7 +34,7 @@ demo: setup ## set everything up, run the examples on three workers, print their
 	@scripts/demo
 
 images: setup ## build the images, and their base where none can be pulled
-	@$(BIN)/python -m taskyard_ctl.images --tasks $(or $(TASKYARD_TASKS_DIR),examples)
+	@$(BIN)/python -m taskyard_ctl.images
 
 up: setup ## start a yard with N workers (3)
 	@$(BIN)/taskyard up --workers $(N)

@@ -1,8 +1,8 @@
 """Builds the images of master and worker, and finds or makes the base that they stand on.
 
 An image is built only if its content is new: a digest over everything that goes
-into it is its tag, beside `latest` and the version. The docker program does the
-work, as it knows BuildKit, contexts and proxies; nothing here is imported by it.
+into it is its tag. The docker program does the work, as it knows BuildKit,
+contexts and proxies.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 from taskyard import __version__
 from taskyard.errors import EngineError, TaskyardError, UsageError
 from taskyard_ctl.kitfiles import kit_folder
+from taskyard_ctl.yard import YardFolder
 
 REGISTRY_BASE = "python:3.13-slim"
 OWN_BASE = "taskyard-base:3.13"  # what scripts/base-image makes
@@ -54,13 +55,20 @@ class Images:
     worker: str
 
 
-def build_images(tasks: Path | None, say: Say) -> Images:
-    """Make both images, with the requirements of the folder `tasks`; quick if nothing changed."""
-    if tasks is not None and not tasks.is_dir():
+def build_images(tasks: Path, say: Say, tags: tuple[str, ...] = ()) -> Images:
+    """Make both images, with the requirements of the folder `tasks`; quick if nothing changed.
+
+    `tags` are names beside the content's, for people and for a plain `docker compose up`.
+    """
+    if not tasks.is_dir():
         raise UsageError(f"tasks folder {tasks}: there is no such folder; name one in TASKYARD_TASKS_DIR")
     _docker("version", "--format", "{{.Server.Version}}")
     base = find_base(say)
-    return Images(master=_build("master", base, None, say), worker=_build("worker", base, tasks, say))
+    images = Images(master=_build("master", base, None, say), worker=_build("worker", base, tasks, say))
+    for image in (images.master, images.worker):
+        for tag in tags:
+            _docker("tag", image, f"{image.partition(':')[0]}:{tag}")
+    return images
 
 
 def find_base(say: Say) -> str:
@@ -99,8 +107,6 @@ def _build(role: str, base: str, tasks: Path | None, say: Say) -> str:
                 folder,
             )
             say(f"built {name} {__version__} in {time.monotonic() - started:.0f} s")
-    for tag in ("latest", __version__):
-        _docker("tag", image, f"{name}:{tag}")
     return image
 
 
@@ -168,14 +174,18 @@ def _last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2] or "it said nothing"
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        "taskyard_ctl.images", description="Build the images; print their names."
-    )
+    """`make images`: for the yard of the current folder, under the names that a plain compose looks for."""
+    parser = argparse.ArgumentParser("images", description="Build the images; print their names.")
     parser.add_argument("--tasks", type=Path, help="tasks folder whose requirements.txt goes into the worker")
     options = parser.parse_args(arguments)
     try:
-        images = build_images(options.tasks, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
+        tasks = options.tasks or Path(YardFolder(Path.cwd()).basics.tasks_dir)
+        images = build_images(tasks, _say, ("latest", __version__))
     except TaskyardError as error:
         sys.stderr.write(f"images: {error}\n")
         return error.exit_code

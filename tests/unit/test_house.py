@@ -1,6 +1,7 @@
 """The house keeps its own rules: make, locks, who may import whom, and what the wheel carries."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -22,9 +23,19 @@ ROOMS = {
 LOCKS = ("dev", "master", "worker")
 
 
+def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run make as a user would, though these tests may themselves have been started by one."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 def test_make_alone_prints_every_target() -> None:
     """`make` explains itself, and no target is left out."""
-    printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    printed = make().stdout
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert targets is not None
     assert [line.split()[1] for line in printed.splitlines()] == targets[1].split()
@@ -36,9 +47,7 @@ def test_make_without_a_fitting_python_says_so_in_one_line(tmp_path: Path) -> No
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     (tmp_path / "locks").mkdir()
     (tmp_path / "locks" / "dev.txt").touch()
-    done = subprocess.run(
-        ["make", "setup", "PYTHON=no-such-python"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = make("setup", "PYTHON=no-such-python", folder=tmp_path)
     assert done.returncode == 2
     assert "no Python 3.11+" in done.stderr
     assert "make PYTHON=" in done.stderr
