@@ -145,8 +145,8 @@ def project(
     environment = {
         **os.environ,
         "COMPOSE_PROJECT_NAME": f"images-test-{os.getpid()}",
-        "MASTER_IMAGE": images.master,
-        "WORKER_IMAGE": images.worker,
+        "TASKYARD_MASTER_IMAGE": images.master,
+        "TASKYARD_WORKER_IMAGE": images.worker,
         "TASKYARD_ADDRESS": address,
         "TASKYARD_AUTHKEY": "k" * 32,
         "TASKYARD_DATA_DIR": str(tmp_path),
