@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from taskyard.errors import ProtocolError, RefusedError
+from taskyard.errors import ProtocolError, RefusedError, TaskyardError
 from taskyard.frames import Framer, ServerHandshake, encode, header
 from taskyard_master.limits import Admission, Complaints
 from taskyard_master.peers import Dialect
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 FIRST_LIMIT = 1 << 20  # bytes in the first frame after the handshake: a hello names all leases held
 PART_SECONDS = 30.0  # a frame that has begun may take so long, and longer as its bytes come:
 PART_RATE = 1 << 16  # bytes a second
-_AHEAD = 1 << 16  # bytes that a peer may send ahead while its request is being worked on
+_AHEAD = 1 << 16  # bytes that a peer may send ahead while its requests are being worked on
+_TURN = 8  # frames of one peer before others, and the replies to these, have their turn
 _OUTPUT_HIGH = 1 << 20  # bytes of waiting output at which nothing more is read from that peer
 _JOINED = 1 << 16  # a payload up to this size is put behind its header in one write
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
@@ -91,7 +92,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_choked", "_common", "_dialect", "_ending", "_framer", "_group", "_handshake", "_paused",
-        "_quick", "_transport", "address", "digest", "heard",
+        "_quick", "_transport", "_turn", "address", "digest", "heard",
     )  # fmt: skip
 
     def __init__(self, common: Common, sock: socket.socket, address: str, group: str) -> None:
@@ -108,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._ahead = 0  # bytes that came while no frame could be taken
         self._paused = False  # reading is
         self._choked = False  # the peer does not read what it is sent
+        self._turn = False  # the next frames have to wait for their turn
         self._ending = False
 
     # ------------------------------------------------------------ of the transport
@@ -228,31 +230,39 @@ class Connection(asyncio.Protocol):
         return self._ending or self._choked or (self._dialect is not None and self._dialect.busy)
 
     def _cut(self, got: int) -> None:
-        """Take the frames that are complete, as long as the dialect takes them; `got` bytes are new."""
-        taken = False
+        """Take frames that are complete, as long as the dialect takes them; `got` bytes are new."""
+        taken = 0
         try:
-            while not self._blocked:
+            while taken < _TURN and not self._blocked:
                 frame = next(self._framer, None)
                 if frame is None:
                     break
-                taken = True
+                taken += 1
                 self._receive(frame)
         except (ProtocolError, RefusedError) as fault:
-            return self._refuse(str(fault))
+            return self._refuse(fault)
         except Exception:
             log.exception("a frame of %s could not be handled", self.address)
             return self.drop("its frame could not be handled")
         if self._ending:
             return None
-        if self._blocked:
+        if taken == _TURN and not self._turn:
+            self._turn = True
+            self._common.loop.call_soon(self._next_turn)
+        held = self._turn or self._blocked
+        if held:
             self._ahead += got
             if self._ahead > _AHEAD or self._choked:
                 self._pause()
         else:
             self._resume()
         if self._dialect:
-            self._expect_rest(got, taken)
+            self._expect_rest(got, fresh=taken > 0, held=held)
         return None
+
+    def _next_turn(self) -> None:
+        self._turn = False
+        self.proceed()
 
     def _receive(self, frame: bytes) -> None:
         if self._dialect:
@@ -268,20 +278,21 @@ class Connection(asyncio.Protocol):
             self._dialect = self._common.choose(self, frame)
             self._dialect.receive(frame)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, fault: TaskyardError) -> None:
         if self._handshake:
             for payload in self._handshake.farewell:
                 self.send(payload)
         if not self._ending:
-            self._common.complaints.say("peer-refused", f"{self.address} was refused: {reason}")
+            name = "peer-refused" if isinstance(fault, RefusedError) else "peer-junk"
+            self._common.complaints.say(name, f"{self.address} was refused: {fault}")
             self.finish()
 
-    def _expect_rest(self, got: int, taken: bool) -> None:
-        """Set a deadline for a frame that has begun; time in which nothing is read does not count."""
+    def _expect_rest(self, got: int, *, fresh: bool, held: bool) -> None:
+        """Set a deadline for a frame that has begun; time in which nothing is taken does not count."""
         watch = self._common.watch
-        if self._blocked or not self._framer.waiting:
+        if held or not self._framer.waiting:
             watch.clear(self)
-        elif taken or not watch.has(self):
+        elif fresh or not watch.has(self):
             watch.set(self, self._common.loop.time() + PART_SECONDS)
         else:
             watch.extend(self, got / PART_RATE)

@@ -124,7 +124,7 @@ class Server:
             refusal = self._common.admission.enter(origin)
             if refusal:
                 sock.close()
-                self._common.complaints.say("peer-refused", f"{address} was refused: {refusal}")
+                self._common.complaints.say("peer-turned-away", f"{address} was turned away: {refusal}")
                 continue
             connection = Connection(self._common, sock, address, origin)
             connection.enter()

@@ -23,6 +23,8 @@ class FakeService:
         self.returned = 0  # tasks given back by connections that ended
         self.accepted = 0
         self.cancelled = 0
+        self.waiting = 0  # plain requests that wait for a change
+        self.fault: Exception | None = None  # what every plain request raises
         self.gate = asyncio.Event()  # what requests wait for
         self.gate.set()
         self._lease = 0
@@ -128,10 +130,13 @@ class FakeService:
             self._changed = None
 
     async def _wait(self, true: Any, timeout: float | None) -> bool:
+        if self.fault:
+            raise self.fault
         if true():
             return True
         if timeout == 0:
             return False
+        self.waiting += 1
         try:
             async with asyncio.timeout(timeout):
                 while not true():
@@ -140,4 +145,6 @@ class FakeService:
                     await self._changed.wait()
         except TimeoutError:
             return False
+        finally:
+            self.waiting -= 1
         return True

@@ -1,6 +1,7 @@
 """A server in a thread of its own, with a service that tests can look into, and raw peers for it."""
 
 import asyncio
+import pickle
 import socket
 import struct
 import threading
@@ -121,11 +122,15 @@ class Raw:
     def prove(self, key: str = KEY) -> "Raw":
         """Do the handshake, as a modern peer does."""
         handshake = ClientHandshake(key.encode())
-        while not handshake.done:
-            payload = self.read()
-            assert payload is not None, "the connection ended in the handshake"
-            for reply in handshake.receive(payload):
-                self.send(reply)
+        try:
+            while not handshake.done:
+                payload = self.read()
+                assert payload is not None, "the connection ended in the handshake"
+                for reply in handshake.receive(payload):
+                    self.send(reply)
+        except BaseException:
+            self.sock.close()
+            raise
         return self
 
     def reset(self) -> None:
@@ -151,3 +156,40 @@ class Raw:
 
 def hello(name: str = "w1") -> Hello:
     return Hello(1, "client", name, "h", 1, "b", "0", "3")
+
+
+class Caller(Raw):
+    """A plain peer that says exactly what a test wants; it trusts the master, as stdlib clients do."""
+
+    def __init__(self, served: Serving) -> None:
+        super().__init__(served)
+        self.prove()
+        assert self.request(None, "accept_connection", "MainProcess|MainThread") == ("#RETURN", None)
+
+    def say(self, first: Any, name: str, *args: Any, **kwds: Any) -> None:
+        self.send(pickle.dumps((first, name, args, kwds)))
+
+    def hear(self) -> Any:
+        frame = self.read()
+        assert frame is not None, "the connection ended"
+        return pickle.loads(frame)
+
+    def request(self, first: Any, name: str, *args: Any, **kwds: Any) -> Any:
+        self.say(first, name, *args, **kwds)
+        return self.hear()
+
+    def call(self, queue: str, method: str, *args: Any, **kwds: Any) -> Any:
+        """As a proxy does: return what was returned, raise what was raised."""
+        kind, value = self.request(f"get_{queue}", method, *args, **kwds)
+        if kind == "#ERROR":
+            raise value
+        assert kind == "#RETURN", value
+        return value
+
+
+def first_request(served: Serving, name: str, *args: Any, **kwds: Any) -> Any:
+    """The reply to a first request, after which the master has closed the connection."""
+    with Raw(served).prove() as peer:
+        peer.send(pickle.dumps((None, name, args, kwds)))
+        (reply,) = peer.rest()
+        return pickle.loads(reply)

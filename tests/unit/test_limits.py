@@ -1,0 +1,88 @@
+"""Who may connect, and how much is said about those who may not."""
+
+import logging
+
+import pytest
+
+from taskyard_master.limits import FAILURES_AT_ONCE, FAILURES_PER_SECOND, Admission, Complaints, group
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_connections_are_capped_in_all_and_by_address() -> None:
+    admission = Admission(5, 3)
+    assert [admission.enter("a") for _ in range(3)] == ["", "", ""]
+    assert "PER_ADDRESS" in admission.enter("a")
+    assert admission.enter("b") == admission.enter("c") == ""
+    assert "TASKYARD_CONNECTIONS" in admission.enter("d")
+    admission.leave("a")
+    assert admission.enter("d") == ""
+    for address in "aabcd":
+        admission.leave(address)
+    assert admission.count == 0
+
+
+def test_an_address_that_keeps_failing_is_turned_away_until_it_pauses() -> None:
+    clock = Clock()
+    admission = Admission(10_000, 10_000, clock)
+    for _ in range(int(FAILURES_AT_ONCE)):
+        assert admission.enter("bad") == ""
+        admission.failed("bad")
+    assert "handshake" in admission.enter("bad")
+    assert admission.enter("good") == ""
+    clock.now += 1.0
+    for _ in range(int(FAILURES_PER_SECOND)):
+        assert admission.enter("bad") == ""
+        admission.failed("bad")
+    assert "handshake" in admission.enter("bad")
+    clock.now += 60.0
+    assert admission.enter("bad") == ""
+
+
+def test_slow_failures_are_never_turned_away() -> None:
+    clock = Clock()
+    admission = Admission(10_000, 10_000, clock)
+    for _ in range(2000):
+        assert admission.enter("probe") == ""
+        admission.failed("probe")
+        admission.leave("probe")
+        clock.now += 0.5
+
+
+def test_what_is_remembered_of_failures_is_bounded() -> None:
+    admission = Admission(10_000, 10_000, Clock())
+    for number in range(10_000):
+        admission.failed(str(number))
+    assert len(admission._failures) < 5000
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("::1", "::/64"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_a_peer_cannot_change_its_group(host: str, expected: str) -> None:
+    assert group(host) == expected
+
+
+def test_complaints_of_a_kind_are_few_and_count_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    complaints = Complaints(logging.getLogger("test"), clock)
+    for number in range(100):
+        complaints.say("junk", f"peer {number}")
+    complaints.say("other", "something else")
+    assert len(caplog.messages) == Complaints.LINES + 1
+    clock.now += Complaints.SECONDS
+    complaints.say("junk", "peer 100")
+    assert caplog.messages[-1] == "peer 100 (and 95 more like it were not shown)"
