@@ -62,7 +62,6 @@ class Job:
         "taken",
         "taking",
         "turn",
-        "void",
     )
 
     def __init__(self, opening: Opening, now: float) -> None:
@@ -83,7 +82,6 @@ class Job:
         self.retries = 0
         self.finished = 0  # executions that were measured
         self.seconds = 0.0  # worker seconds that they took
-        self.void = 0  # completed tasks that give no result
         self.digests: deque[tuple[int, int, bytes]] = deque(maxlen=DIGESTS)  # the latest chunks
         self.results = 0  # completed tasks that gave one
         self.taken = (0, 0, 0)  # seq of the row, results of it taken, results taken in all

@@ -39,7 +39,6 @@ class JobShot(Struct):
     results: int
     taken: tuple[int, int, int]
     segments: list[SegmentShot]
-    void: int = 0
 
 
 class LeaseShot(Struct):
@@ -108,7 +107,6 @@ def _job(job: Job, offset: float) -> JobShot:
         results=job.results,
         taken=job.taken,
         segments=[_segment(segment, offset) for segment in job.segments],
-        void=job.void,
     )
 
 
@@ -154,7 +152,6 @@ def _restore_job(state: State, shot: JobShot, now: float) -> None:
     job.digests.extend(shot.digests)
     job.results = shot.results
     job.taken = job.taking = shot.taken
-    job.void = shot.void
     state.jobs[job.id] = job
     for number, part in enumerate(shot.segments):
         segment = job.segment(number)

@@ -226,7 +226,7 @@ class State:
         for number, start, many in split(record.first, record.count):
             for first, count in job.segments[number].unfinished(start, many):
                 self.change(job, number, first, count, state)
-                job.void += count if record.void else 0
+                job.results += count if state == COMPLETED and not record.void else 0
         self._spend(job, record.count, record.seconds)
         self._end(job, record.at)
         self.touch(job, job.segments[record.first >> SHIFT])
