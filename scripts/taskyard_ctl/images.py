@@ -21,7 +21,6 @@ from pathlib import Path
 from taskyard import __version__
 from taskyard.errors import EngineError, TaskyardError, UsageError
 from taskyard_ctl.kitfiles import kit_folder
-from taskyard_ctl.yard import YardFolder
 
 REGISTRY_BASE = "python:3.13-slim"
 OWN_BASE = "taskyard-base:3.13"  # what scripts/base-image makes
@@ -180,6 +179,8 @@ def _say(line: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """`make images`: for the yard of the current folder, under the names that a plain compose looks for."""
+    from taskyard_ctl.yard import YardFolder  # which itself uses this module
+
     parser = argparse.ArgumentParser("images", description="Build the images; print their names.")
     parser.add_argument("--tasks", type=Path, help="tasks folder whose requirements.txt goes into the worker")
     options = parser.parse_args(arguments)
