@@ -79,6 +79,7 @@ class Outcome(Struct):
     started: float  # Unix seconds when the first of the run began
     seconds: float  # time spent in the function over the whole run
     block: bytes  # completed: values; released, suspect: empty; else one msgpack Failure an index
+    void: bool = False  # completed, and there is no result to be had (a plain peer's task_done)
 
 
 class Failure(Struct):

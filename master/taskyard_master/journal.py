@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class Journal:
 
     # ------------------------------------------------------------ writing
 
-    def append(self, entries: list[tuple[Entry, Done]]) -> None:
+    def append(self, entries: Sequence[tuple[Entry, Done]]) -> None:
         """Queue records that belong into one commit; each `done(error, seq, offset)` runs after it,
         in the owner's thread."""
         with self._mutex:

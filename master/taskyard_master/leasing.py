@@ -1,0 +1,113 @@
+"""Handing out tasks: requests that wait, in order, until there is something to lease."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from taskyard import batch
+from taskyard.errors import StorageError
+from taskyard.messages import Failure, Grant, Outcome
+from taskyard_master.commits import Commits
+from taskyard_master.plans import Granted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Wanted:
+    """A request for tasks that waits for its turn."""
+
+    boot: str  # the holder of the leases: a worker's boot id, or a plain connection
+    worker: str
+    functions: frozenset[str]
+    want: int
+    future: "asyncio.Future[list[Grant]]"
+    wants: Mapping[str, int] = field(default_factory=dict)
+    space: int = 4 << 20
+    seconds: float | None = None  # that the lease lasts; None = the usual time, inf = no end
+    only: str = ""  # the one job to serve, for plain peers
+
+
+class Leasing:
+    """The queue of requests for tasks, and what is handed out to them."""
+
+    def __init__(self, commits: Commits, loop: asyncio.AbstractEventLoop) -> None:
+        self._commits = commits
+        self._ledger = commits.ledger
+        self._journal = commits.journal
+        self._loop = loop
+        self._waiting: OrderedDict[int, Wanted] = OrderedDict()
+        self.slots = 1  # of all joined workers: how far the rest of a job is to be shared
+
+    def ask(self, wanted: Wanted) -> None:
+        """Queue a request; its future gets the grants. A cancelled future leaves the queue."""
+        key = id(wanted)
+        self._waiting[key] = wanted
+        wanted.future.add_done_callback(lambda _: self._waiting.pop(key, None))
+        self.serve()
+
+    def forget(self, boot: str) -> None:
+        """Drop the waiting requests of a holder that is gone."""
+        for wanted in [w for w in self._waiting.values() if w.boot == boot]:
+            wanted.future.cancel()
+
+    def serve(self) -> None:
+        """Answer waiting requests, first come first served, while there is something ready."""
+        if not self._waiting:
+            return
+        for key, wanted in list(self._waiting.items()):
+            if not self._ledger.leasable():
+                return
+            if wanted.future.done():
+                continue
+            grants = self._grant(wanted)
+            if grants:
+                self._waiting.pop(key, None)
+                wanted.future.set_result(grants)
+
+    def _grant(self, wanted: Wanted) -> list[Grant]:
+        now = time.monotonic()
+        grants: list[Grant] = []
+        space = wanted.space
+        for granted in self._ledger.grant(
+            wanted.boot, wanted.worker, wanted.functions, wanted.want, wanted.wants, self.slots, now,
+            seconds=wanted.seconds, only=wanted.only,
+        ):  # fmt: skip
+            if space <= 0:
+                self._ledger.shrink(granted.lease, 0)
+                continue
+            grant = self._fill(granted, space)
+            if grant is None:
+                continue
+            space -= len(grant.block)
+            grants.append(grant)
+            self._journal.ride(msgspec.structs.replace(granted.record(), count=grant.count))
+        return grants
+
+    def _fill(self, granted: Granted, space: int) -> Grant | None:
+        """The grant with its payloads, shortened to what fits; None where they cannot be read."""
+        g = granted
+        try:
+            block = self._journal.read.payloads(g.job, g.first, g.count)
+        except StorageError as error:
+            self._refuse(g, error)
+            return None
+        count = batch.take(block, g.count, space)
+        if count < g.count:
+            block = batch.cut(block, g.count, 0, count)
+            self._ledger.shrink(g.lease, count)
+        return Grant(g.lease, g.job, g.function, g.first, count, g.timeout, g.suspect, block)
+
+    def _refuse(self, g: Granted, error: StorageError) -> None:
+        """Tasks whose payloads are damaged can never run: dead, with the reason, for a person."""
+        log.error("%s", error)
+        failure = msgspec.msgpack.encode(Failure("refused", "StorageError", str(error)))
+        block = batch.pack([failure] * g.count)
+        outcome = Outcome(g.lease, g.job, g.first, g.count, "refused", time.time(), 0.0, block)
+        plan = self._ledger.settle(g.boot, g.worker, "", [outcome], time.monotonic(), time.time(), 0.0)
+        self._commits.in_background(plan, "refusing damaged tasks")

@@ -1,0 +1,457 @@
+"""The verbs of the wire: ledger, journal and everybody who waits for them, in one event loop."""
+
+import asyncio
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import random
+from typing import Any
+
+import taskyard
+from taskyard import batch
+from taskyard import messages as m
+from taskyard.clock import Deadline
+from taskyard.errors import BacklogFullError, PayloadError, StorageError, TaskyardError, UsageError
+from taskyard.log import event
+from taskyard.settings import Settings
+from taskyard_master.commits import Commits
+from taskyard_master.journal import Journal
+from taskyard_master.leasing import Leasing, Wanted
+from taskyard_master.ledger import Ledger
+from taskyard_master.plain_verbs import PlainVerbs
+from taskyard_master.plans import Plan
+from taskyard_master.results import Results
+from taskyard_master.workers import Peer, Roster, Worker
+
+log = logging.getLogger(__name__)
+
+GRANTS_FLUSH = 0.2  # seconds after which grants that ride on nothing are written by themselves
+
+
+class Service:
+    """What the server calls: one coroutine a request, and `gone` at the end of a connection."""
+
+    def __init__(self, settings: Settings, journal: Journal, ledger: Ledger, loop: asyncio.AbstractEventLoop):
+        self.settings = settings
+        self.journal = journal
+        self.ledger = ledger
+        self.loop = loop
+        self.started = time.time()
+        self.roster = Roster()
+        self.commits = Commits(ledger, journal, loop, self._changed)
+        self.leasing = Leasing(self.commits, loop)
+        self.results = Results(self.commits, loop)
+        self.plain = PlainVerbs(
+            self.commits, self.leasing, self.results, loop,
+            maxsize=settings.plain_maxsize, lease=settings.plain_lease,
+        )  # fmt: skip
+        self.connections: Callable[[], int] = lambda: 0  # set by the server
+        self.web = ""
+        self._submitting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._backup: Path | None = None
+        self._verbs: dict[type, Callable[[Peer, Any], Awaitable[m.Reply]]] = {
+            m.Open: self._open, m.Chunk: self._chunk, m.Close: self._close, m.Renew: self._renew,
+            m.Lease: self._lease, m.Begin: self._begin, m.Settle: self._settle, m.Beat: self._beat,
+            m.Functions: self._functions, m.Results: self.results.read, m.Status: self._status,
+            m.Cancel: self._cancel, m.Requeue: self._requeue, m.Delete: self._delete,
+            m.Drain: self._drain, m.Backup: self._backup_part,
+        }  # fmt: skip
+        self._tick()
+
+    # ------------------------------------------------------------ connections
+
+    async def hello(self, peer: Peer, hello: m.Hello) -> m.Welcome:
+        """A peer says who it is; a worker, also what it holds."""
+        drop: list[int] = []
+        if hello.role == "worker":
+            known = self.roster.by_boot.get(hello.boot)
+            if known is not None and known.peer is not None and known.peer is not peer:
+                known.peer.close("a newer connection of this worker took its place")
+            worker = known or Worker(hello, peer, time.time(), time.time())
+            worker.hello, worker.peer, worker.seen = hello, peer, time.time()
+            worker.functions = frozenset(hello.functions)
+            self.roster.by_boot[hello.boot] = worker
+            self._count_slots()
+            plan = await self.commits.run(
+                lambda: self.ledger.hello(hello.boot, hello.name, hello.held, time.monotonic())
+            )
+            drop = plan.drop
+            if known is None:
+                self._announce(worker)
+            if worker.draining:
+                peer.notify(m.Notice(0, "drain"))
+        return m.Welcome(hello.seq, self._master(), self.settings.lease, drop)
+
+    def _announce(self, worker: Worker) -> None:
+        h = worker.hello
+        joined = sum(1 for w in self.roster.by_boot.values() if w.peer is not None)
+        text = f"worker {h.name} joined from {h.host} with {h.slots} slot(s); {joined} joined"
+        event(log, "worker-joined", text, worker=h.name, host=h.host, slots=h.slots)
+        if h.version != taskyard.__version__:
+            event(
+                log, "version-skew", f"worker {h.name} is taskyard {h.version}, the master is "
+                f"{taskyard.__version__}: build both from one version", logging.WARNING,
+            )  # fmt: skip
+
+    def gone(self, peer: Peer) -> None:
+        """A connection ended: a worker may come back within the grace, a plain peer's tasks go back."""
+        hello = peer.hello
+        if hello is None:
+            self.leasing.forget(peer.id)
+            self.plain.gone(peer)
+            self.commits.in_background(self._lost(peer.id), "giving back a plain peer's tasks")
+            return
+        worker = self.roster.by_boot.get(hello.boot)
+        if hello.role != "worker" or worker is None or worker.peer is not peer:
+            return
+        worker.peer = None
+        worker.running = []
+        self.leasing.forget(hello.boot)
+        self._count_slots()
+        grace = 0.0 if worker.drained or worker.draining else self.settings.grace
+        self.loop.call_later(grace, self._give_up, hello.boot)
+
+    def _give_up(self, boot: str) -> None:
+        worker = self.roster.by_boot.get(boot)
+        if worker is None or worker.peer is not None:
+            return
+        del self.roster.by_boot[boot]
+        self._count_slots()
+        held = self._held(boot)
+        event(
+            log, "worker-left", f"worker {worker.hello.name} left, holding {held} task(s)",
+            logging.WARNING if held else logging.INFO, worker=worker.hello.name, held=held,
+        )  # fmt: skip
+        self.commits.in_background(self._lost(boot), f"giving back the tasks of {worker.hello.name}")
+
+    def _held(self, boot: str) -> int:
+        return sum(self.ledger.held(boot).values())
+
+    def _lost(self, boot: str) -> Plan:
+        return self.ledger.lost(boot, time.monotonic())
+
+    def _count_slots(self) -> None:
+        self.leasing.slots = self.roster.slots()
+
+    async def handle(self, peer: Peer, request: m.Request) -> m.Reply:
+        """One request, one reply; raises TaskyardError where it was not done."""
+        if peer.hello is not None:
+            worker = self.roster.by_boot.get(peer.hello.boot)
+            if worker is not None:
+                worker.seen = time.time()
+        verb = self._verbs.get(type(request))
+        if verb is None:
+            raise UsageError(f"{type(request).__name__} is not a request of an open connection")
+        return await verb(peer, request)
+
+    # ------------------------------------------------------------ submitting
+
+    async def _open(self, peer: Peer, request: m.Open) -> m.Reply:
+        self._accepting()
+        await self.commits.run(lambda: self.ledger.open(request, time.time()))
+        status = self.ledger.status(request.job)
+        return m.Opened(request.seq, request.job, status.total, self.roster.able(status.function))
+
+    async def _chunk(self, peer: Peer, request: m.Chunk) -> m.Reply:
+        batch.check(request.block, request.count)
+        limit: int = self.settings.payload
+        if len(request.block) > limit and batch.longest(request.block, request.count) > limit:
+            raise PayloadError(
+                f"a task of job {request.job} is larger than {limit} bytes (TASKYARD_PAYLOAD): "
+                "put the data on shared storage and send its path"
+            )
+        written = await self._submit(
+            request.job,
+            lambda: self.ledger.chunk(request, time.monotonic(), self.settings.backlog),
+            hold=not request.inside,
+        )
+        if written is not None:
+            await written
+        return m.Accepted(request.seq, request.first + request.count)
+
+    async def _submit(
+        self, job: str, judge: Callable[[], Plan], *, hold: bool
+    ) -> "asyncio.Future[None] | None":
+        """Plan and queue tasks of a job, in order of arrival, held while its backlog is full."""
+        async with self._submitting[job]:
+            while True:
+                self._accepting()
+                try:
+                    plan = await self.commits.judged(judge)
+                    return self.commits.write(plan) if plan.records else None
+                except BacklogFullError:
+                    if not hold:
+                        raise
+                    await self.results.change(job, Deadline.after(5.0))
+
+    def _accepting(self) -> None:
+        if self._stopping:
+            raise StorageError("the master is stopping and accepts nothing new: try again in a moment")
+        reserve: int = self.settings.reserve
+        if self.settings.disk and self.journal.size() > self.settings.disk:
+            raise StorageError(
+                f"the journal has reached its {self.settings.disk} bytes (TASKYARD_DISK): delete old jobs"
+            )
+        if reserve and self._free() < reserve:
+            raise StorageError(
+                f"the disk of {self.journal.path} has less than {reserve} bytes left (TASKYARD_RESERVE): "
+                "nothing was accepted; make room or delete old jobs"
+            )
+
+    def _free(self) -> int:
+        """Free bytes on the journal's disk, looked up at most every half second."""
+        now = time.monotonic()
+        if now - self._free_at > 0.5:
+            self._free_at, self._free_bytes = now, shutil.disk_usage(self.journal.path.parent).free
+        return self._free_bytes
+
+    _free_at = float("-inf")
+    _free_bytes = 0
+
+    async def _close(self, peer: Peer, request: m.Close) -> m.Reply:
+        async with self._submitting[request.job]:
+            await self.commits.run(lambda: self.ledger.close(request, time.time()))
+        self._submitting.pop(request.job, None)
+        return m.Ok(request.seq)
+
+    async def _renew(self, peer: Peer, request: m.Renew) -> m.Reply:
+        self.ledger.renew_job(request.job, time.monotonic())
+        return m.Ok(request.seq)
+
+    # ------------------------------------------------------------ working
+
+    def _worker(self, peer: Peer) -> Worker:
+        worker = self.roster.by_boot.get(peer.hello.boot) if peer.hello else None
+        if worker is None or worker.peer is not peer:
+            raise UsageError("only a worker's newest connection may lease and settle tasks")
+        return worker
+
+    async def _lease(self, peer: Peer, request: m.Lease) -> m.Reply:
+        worker = self._worker(peer)
+        hello = worker.hello
+        future: asyncio.Future[list[m.Grant]] = self.loop.create_future()
+        wanted = Wanted(
+            hello.boot, hello.name, worker.functions, request.want, future, request.wants, request.space
+        )
+        self.leasing.ask(wanted)
+        self._arm()
+        return m.Leased(request.seq, await future)
+
+    async def _begin(self, peer: Peer, request: m.Begin) -> m.Reply:
+        hello = self._worker(peer).hello
+        await self.commits.run(lambda: self.ledger.begin(hello.boot, request.lease))
+        return m.Ok(request.seq)
+
+    async def _settle(self, peer: Peer, request: m.Settle) -> m.Reply:
+        worker = self._worker(peer)
+        hello = worker.hello
+        for outcome in request.outcomes:
+            if outcome.kind not in ("released", "suspect"):
+                batch.check(outcome.block, outcome.count)
+        plan = await self.commits.run(
+            lambda: self.ledger.settle(
+                hello.boot, hello.name, hello.host, request.outcomes, time.monotonic(), time.time(), random()
+            )
+        )
+        for outcome in request.outcomes:
+            self.journal.forget(outcome.lease)
+            if outcome.kind == "completed":
+                worker.completed += outcome.count
+            elif outcome.kind not in ("released", "suspect"):
+                worker.failed += outcome.count
+        return m.Settled(request.seq, plan.accepted, plan.duplicates)
+
+    async def _beat(self, peer: Peer, request: m.Beat) -> m.Reply:
+        worker = self._worker(peer)
+        worker.running, worker.memory = request.running, request.memory
+        worker.draining = worker.draining or request.state == "draining"
+        worker.drained = request.state == "drained"
+        drop = self.ledger.renew(worker.hello.boot, request.leases, time.monotonic())
+        return m.Beaten(request.seq, drop)
+
+    async def _functions(self, peer: Peer, request: m.Functions) -> m.Reply:
+        worker = self._worker(peer)
+        worker.hello.functions, worker.hello.digest = request.functions, request.digest
+        worker.functions = frozenset(request.functions)
+        self.leasing.serve()
+        return m.Ok(request.seq)
+
+    # ------------------------------------------------------------ people
+
+    async def _status(self, peer: Peer, request: m.Status) -> m.Reply:
+        ids = [self.ledger.find(request.job)] if request.job else self.ledger.jobs()
+        jobs = [self._noted(self.ledger.status(job)) for job in ids]
+        workers = [w.status(self._held(boot)) for boot, w in self.roster.by_boot.items()]
+        return m.StatusReply(request.seq, self._master(), jobs, workers)
+
+    def _noted(self, job: m.JobStatus) -> m.JobStatus:
+        if job.ready and not job.note and not self.roster.able(job.function):
+            joined = any(worker.peer is not None for worker in self.roster.by_boot.values())
+            job.note = (
+                f"no joined worker can run {job.function}" if joined else "no workers yet: taskyard scale 2"
+            )
+        return job
+
+    def _master(self) -> m.MasterStatus:
+        return m.MasterStatus(
+            address=self.settings.address, pid=os.getpid(), version=taskyard.__version__,
+            python=platform.python_version(), started=self.started, boot=self.journal.boot, web=self.web,
+            journal=str(self.journal.path), journal_bytes=self.journal.size(), memory=_memory(),
+            connections=self.connections(), warnings=[],
+        )  # fmt: skip
+
+    async def _cancel(self, peer: Peer, request: m.Cancel) -> m.Reply:
+        job = self.ledger.find(request.job)
+        plan = await self.commits.judged(lambda: self.ledger.cancel(job, time.time()))
+        drops = self._holders(plan.drop)
+        if plan.records:
+            await self.commits.write(plan)
+        self._tell(drops)
+        return m.Ok(request.seq)
+
+    def _holders(self, leases: list[int]) -> dict[str, list[int]]:
+        """Leases by the boot id of who holds them."""
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for number in leases:
+            lease = self.ledger.lease(number)
+            if lease is not None:
+                found[lease.boot].append(number)
+        return found
+
+    def _tell(self, drops: dict[str, list[int]]) -> None:
+        """Tell workers which of their leases are void, so that they stop running them."""
+        for boot, leases in drops.items():
+            worker = self.roster.by_boot.get(boot)
+            if worker is not None and worker.peer is not None:
+                worker.peer.notify(m.Notice(0, "drop", leases))
+
+    async def _requeue(self, peer: Peer, request: m.Requeue) -> m.Reply:
+        job = self.ledger.find(request.job)
+        plan = await self.commits.run(lambda: self.ledger.requeue(job, request.first, request.count))
+        return m.Settled(request.seq, plan.accepted, plan.duplicates)
+
+    async def _delete(self, peer: Peer, request: m.Delete) -> m.Reply:
+        await self._forget(self.ledger.find(request.job))
+        return m.Ok(request.seq)
+
+    async def _forget(self, job: str) -> None:
+        await self.commits.run(lambda: self.ledger.delete(job, time.time()))
+        self.journal.read.forget_job(job)
+        self.journal.purge(job)
+
+    async def _drain(self, peer: Peer, request: m.Drain) -> m.Reply:
+        workers = self.roster.named(request.worker)
+        if len(workers) != 1:
+            what = "several workers begin" if workers else "no worker is named or begins"
+            raise UsageError(f"{what} with {request.worker!r}: see 'taskyard status'")
+        worker = workers[0]
+        worker.draining, worker.drained = not request.undo, False
+        if worker.peer is not None:
+            worker.peer.notify(m.Notice(0, "undrain" if request.undo else "drain"))
+        return m.Ok(request.seq)
+
+    async def _backup_part(self, peer: Peer, request: m.Backup) -> m.Reply:
+        """The first request makes a consistent copy beside the journal, the others read on in it."""
+        if request.offset == 0 or self._backup is None:
+            folder = Path(tempfile.mkdtemp(prefix="backup-", dir=self.journal.path.parent))
+            await asyncio.to_thread(self.journal.backup, folder / "journal.db")
+            self._drop_backup()
+            self._backup = folder / "journal.db"
+        size = self._backup.stat().st_size
+        with self._backup.open("rb") as copy:
+            copy.seek(request.offset)
+            data = copy.read(4 << 20)
+        offset = request.offset + len(data)
+        if offset >= size:
+            self._drop_backup()
+        return m.BackupPart(request.seq, data, offset, size)
+
+    def _drop_backup(self) -> None:
+        if self._backup is not None:
+            shutil.rmtree(self._backup.parent, ignore_errors=True)
+            self._backup = None
+
+    # ------------------------------------------------------------ plain peers, see PlainVerbs
+
+    async def plain_put(self, value: bytes, timeout: float | None) -> bool:
+        self._accepting()
+        return await self.plain.put(value, timeout)
+
+    async def plain_get(self, peer: Peer, timeout: float | None) -> tuple[int, int, bytes] | None:
+        return await self.plain.get(peer, timeout)
+
+    async def plain_settle(self, peer: Peer, lease: int, value: bytes, timeout: float | None) -> bool:
+        return await self.plain.settle(peer, lease, value, timeout)
+
+    async def plain_free(self, value: bytes, timeout: float | None) -> bool:
+        return await self.plain.free(value, timeout)
+
+    async def plain_done(self, peer: Peer, lease: int) -> None:
+        await self.plain.done(peer, lease)
+
+    async def plain_take(self, timeout: float | None) -> bytes | None:
+        return await self.plain.take(timeout)
+
+    def plain_counts(self) -> tuple[int, int, int]:
+        return self.plain.counts()
+
+    async def plain_join(self) -> None:
+        await self.plain.join()
+
+    # ------------------------------------------------------------ time
+
+    def _changed(self, jobs: set[str]) -> None:
+        """After every group commit: whoever waits for tasks or results is served."""
+        self.leasing.serve()
+        self.results.changed(jobs)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Be woken when the ledger next has something to do by itself."""
+        due = self.ledger.next_due(time.monotonic())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self.loop.call_at(self.loop.time() + max(0.0, due - time.monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        plan = self.ledger.tick(time.monotonic(), time.time())
+        self.commits.in_background(plan, "taking back what is overdue")
+        self.leasing.serve()
+        self._arm()
+
+    async def housekeeping(self) -> None:
+        """Once in a while: write riding grants, delete jobs whose retention has passed."""
+        while not self._stopping:
+            await asyncio.sleep(GRANTS_FLUSH)
+            self.journal.flush_grants()
+            for job in self.ledger.expired_jobs(time.time()):
+                event(log, "job-expired", f"the retention of job {job} has passed: deleted", job=job)
+                try:
+                    await self._forget(job)
+                except TaskyardError as error:
+                    log.error("job %s stays: %s", job, error)
+
+    def stop(self) -> None:
+        """Refuse new work; what is queued is still committed when the journal closes."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _memory() -> int:
+    """Resident bytes of this process."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
