@@ -1,0 +1,89 @@
+"""`logs`: what master and workers say, merged by time."""
+
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from taskyard.errors import TaskyardError, UsageError
+from taskyard_ctl.cli import Verb, say, yard_of
+
+if TYPE_CHECKING:
+    from taskyard_ctl.interface import Engine
+    from taskyard_ctl.yard import YardFolder
+
+
+@click.command(cls=Verb)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, across restarts and new workers.")
+@click.option("--since", default="", metavar="T", help="From 90s, 10m, 2h or 1d ago, or a time.")
+@click.option("--host", default="", metavar="H", help="Of this host only.")
+@click.option("--worker", default="", metavar="W", help="Of this worker only: its name, number or container.")
+@click.option("--job", default="", metavar="J", help="What tasks of this job printed: its id or name.")
+@click.option("--grep", default="", metavar="RE", help="Lines that match a regular expression.")
+@click.option(
+    "--output-dir", type=click.Path(path_type=Path), metavar="DIR", help="Write one file a worker instead."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_context
+def logs(
+    ctx: click.Context, follow: bool, since: str, host: str, worker: str, job: str, grep: str,
+    output_dir: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Show what master, workers and tasks say, merged by time.
+
+    \b
+    Example:      taskyard logs -f --job squares
+    """
+    import re
+
+    from taskyard_ctl import logs as tools
+    from taskyard_ctl import shapes
+
+    here = socket.gethostname()
+    if host not in ("", here, "localhost"):
+        raise UsageError(f"--host {host}: this yard has only this host, {here}")
+    folder = yard_of(ctx)
+    keep = tools.wanted(worker, _id(folder, job) if job else "", grep)
+    lines = (line for line in _engine(folder).lines(tools.since(since, time.time()), follow) if keep(line))
+    if output_dir is not None:
+        count = tools.write_files(lines, output_dir)
+        say(f"wrote {count} files to {output_dir}")
+        return
+    if as_json:
+        for line in lines:
+            shape = {"time": line.stamp, "source": line.source, "host": here, "line": line.text}
+            click.echo(shapes.line(shape), nl=False)
+        return
+    colour = sys.stdout.isatty()
+    printer = tools.Printer(click.echo, colour)
+    marked = re.compile(grep) if grep and colour else None
+    for line in lines:
+        if marked is not None:
+            text = marked.sub(lambda match: click.style(match[0], bold=True, fg="red"), line.text)
+            line = type(line)(line.stamp, line.source, line.container, text)
+        printer(line)
+
+
+def _engine(folder: "YardFolder") -> "Engine":
+    """The engine that runs, else the one that ran: processes leave their logs when they are stopped."""
+    engine = folder.found()
+    if engine is not None and engine.running():
+        return engine
+    if (folder.state / "logs").is_dir():
+        return folder.local()
+    return folder.engine()  # which says what to do
+
+
+def _id(folder: "YardFolder", job: str) -> str:
+    """The id of a job by its name, if the master can be asked."""
+    try:
+        with folder.connect(patience=1.0) as master:
+            found = master.status(job).jobs
+    except UsageError:
+        raise
+    except TaskyardError:
+        return job
+    return found[-1].id if found else job

@@ -1,0 +1,42 @@
+"""`results`: what came out of a job."""
+
+import click
+
+from taskyard_ctl.cli import Verb, yard_of
+
+
+@click.command(cls=Verb)
+@click.argument("job")
+@click.option("--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("--ordered", is_flag=True, help="By index instead of by time.")
+@click.option("--failed", is_flag=True, help="Dead tasks only, with their errors.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines in a terminal too.")
+@click.pass_context
+def results(ctx: click.Context, job: str, follow: bool, ordered: bool, failed: bool, as_json: bool) -> int:
+    """Print the results of JOB.
+
+    JOB is an id, the beginning of one, or a name. One JSON object a line where stdout is no
+    terminal. Reading consumes nothing: it can be done
+    again, and from several places. The exit code is 1 if some tasks did not complete.
+
+    \b
+    Example:      taskyard results squares --follow > squares.jsonl
+    """
+    from taskyard_ctl.following import Results, conclude
+    from taskyard_ctl.progress import Progress
+
+    with yard_of(ctx).connect(reconnect=None if follow else 5.0) as yard:
+        found = yard.job(job)
+        output = Results(found.id, as_json)
+        outcomes = found.results(follow=follow, ordered=ordered, failed=failed)
+        if follow:
+            try:
+                with Progress(yard, found.id, output.flush):
+                    output.write(outcomes)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"interrupted; job {found.id} goes on: taskyard results {found.id} --follow"
+                ) from None
+        else:
+            output.write(outcomes)
+        return conclude(yard, found.id, hint=not failed)

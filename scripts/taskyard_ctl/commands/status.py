@@ -1,0 +1,58 @@
+"""`status`: jobs and workers."""
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from taskyard_ctl.cli import Verb, yard_of
+
+if TYPE_CHECKING:
+    from taskyard.client import Yard
+
+REFRESH_S = 1.0
+
+
+@click.command(cls=Verb)
+@click.argument("job", default="")
+@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help='One JSON object: {"master", "jobs", "workers"}.')
+@click.pass_context
+def status(ctx: click.Context, job: str, watch: bool, as_json: bool) -> None:
+    """Show master, jobs and workers.
+
+    JOB, an id, the beginning of one, or a name, shows that one only.
+
+    \b
+    Example:      taskyard status --watch
+    """
+    with yard_of(ctx).connect() as master:
+        if as_json:
+            _print_json(master, job, watch)
+        else:
+            _print_tables(master, job, watch)
+
+
+def _print_json(master: "Yard", job: str, watch: bool) -> None:
+    from taskyard_ctl import shapes
+
+    while True:
+        click.echo(shapes.line(shapes.status(master.status(job), master.address)), nl=False)
+        if not watch:
+            return
+        time.sleep(REFRESH_S)
+
+
+def _print_tables(master: "Yard", job: str, watch: bool) -> None:
+    from taskyard_ctl import render
+
+    screen = render.console()
+    if not watch:
+        screen.print(render.status(master.status(job), master.address, time.time()))
+        return
+    from rich.live import Live
+
+    with Live(console=screen, auto_refresh=False, screen=screen.is_terminal) as live:
+        while True:
+            live.update(render.status(master.status(job), master.address, time.time()), refresh=True)
+            time.sleep(REFRESH_S)

@@ -1,0 +1,90 @@
+"""Results to stdout: JSON lines for programs, a table for people."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from taskyard.errors import EXIT_DONE, EXIT_TASKS
+from taskyard.messages import JobStatus
+from taskyard_ctl import shapes
+from taskyard_ctl.cli import say
+from taskyard_ctl.progress import ended
+
+if TYPE_CHECKING:
+    from taskyard.client import Yard
+    from taskyard.job import Outcome
+
+TABLE_ROWS = 500  # of a table printed at once
+FLUSH_S = 0.05
+
+
+class Results:
+    """Writes results as they come; what is written is seen soon, and not flushed one by one."""
+
+    def __init__(self, job: str, as_json: bool) -> None:
+        self._job = job
+        self._lock = threading.Lock()
+        self._flushed = 0.0
+        self._rows: list[dict[str, Any]] = []
+        self._table: Callable[[list[dict[str, Any]]], None] | None = None
+        if not as_json and sys.stdout.isatty():
+            from taskyard_ctl.render import ResultTable, console
+
+            self._table = ResultTable(console()).add
+
+    def write(self, outcomes: "Iterable[Outcome]") -> None:
+        """Write all of them, however long they take to come."""
+        for outcome in outcomes:
+            self._write(shapes.result(self._job, outcome))
+        self.flush()
+
+    def _write(self, result: dict[str, Any]) -> None:
+        with self._lock:
+            if self._table is None:
+                sys.stdout.write(shapes.line(result))
+            else:
+                self._rows.append(result)
+            if time.monotonic() - self._flushed > FLUSH_S or len(self._rows) >= TABLE_ROWS:
+                self._flush()
+
+    def flush(self) -> None:
+        """Show what was written; may be called by another thread."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._table is None:
+            sys.stdout.flush()
+        elif self._rows:
+            self._table(self._rows)
+            self._rows = []
+        self._flushed = time.monotonic()
+
+
+def conclude(yard: "Yard", job: str, hint: bool = True) -> int:
+    """Say how a job ended, or how far it is; the exit code is 1 if some tasks did not complete."""
+    from taskyard_ctl.render import duration
+
+    status = yard.status(job).jobs[0]
+    parts = [f"{status.completed:,} completed"]
+    if status.dead:
+        parts.append(f"{status.dead:,} dead" + (f" (taskyard results {job} --failed)" if hint else ""))
+    if status.cancelled:
+        parts.append(f"{status.cancelled:,} cancelled")
+    left = status.total - ended(status)
+    if left:
+        parts.append(f"{left:,} unfinished (--follow waits for them)")
+    text = ", ".join(parts)
+    if status.ended and not left:
+        text += f", in {duration(status.ended - status.created)}"
+    if status.state == "incomplete":
+        text += f"; the job is incomplete: {status.note or 'its submission broke off'}"
+    say(text)
+    return exit_code(status)
+
+
+def exit_code(status: JobStatus) -> int:
+    failed = status.dead or status.cancelled or status.state in ("incomplete", "cancelled")
+    return EXIT_TASKS if failed else EXIT_DONE

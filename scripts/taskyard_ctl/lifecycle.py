@@ -1,0 +1,94 @@
+"""Bringing a yard up, to a number of workers, and down: what `up`, `run`, `scale` and `down` share."""
+
+import os
+
+from taskyard.errors import EngineError, FunctionError, UsageError
+from taskyard_ctl import envfile, newyard, scaling
+from taskyard_ctl.interface import Engine, Say
+from taskyard_ctl.yard import YardFolder
+
+WORKERS = "TASKYARD_WORKERS"
+
+
+def bring_up(folder: YardFolder, workers: int | None, local: bool, say: Say) -> None:
+    """Start the yard, or change the one that runs, and wait until its workers have joined."""
+    if not folder.has_key:
+        for line in newyard.make(folder):
+            say(line)
+    wanted = folder.settings.workers if workers is None else workers
+    engine = folder.found()
+    if engine is None or not engine.running():
+        engine = _start(folder, wanted, local, say)
+    elif local and engine.name != "local":
+        raise UsageError("this yard runs in containers: 'taskyard down' first, then 'taskyard up --local'")
+    elif workers is not None:
+        scale(folder, engine, workers, say)
+    count = sum(member.role == "worker" for member in engine.members())
+    scaling.wait_ready(folder, engine, count)
+    if workers is not None:
+        keep_workers(folder, workers, say)
+    what = "processes" if engine.name == "local" else "containers"
+    say(f"the yard is up: master at {folder.settings.address}, {plural(count, 'worker')}, as {what}")
+
+
+def _start(folder: YardFolder, workers: int, local: bool, say: Say) -> Engine:
+    if not os.path.isdir(folder.settings.tasks_dir):  # noqa: PTH112 - a str
+        raise FunctionError(
+            f"there is no tasks folder {folder.settings.tasks_dir}: set TASKYARD_TASKS_DIR, or run"
+            " 'taskyard init' for a new one"
+        )
+    engine = folder.local() if local else _default(folder, say)
+    say(f"starting the master and {plural(workers, 'worker')}")
+    try:
+        engine.up(workers, say)
+        folder.write_record(engine=engine.name)
+        scaling.wait_ready(folder, engine, workers)
+    except BaseException:
+        engine.down(0.0, lambda line: None)  # nothing stays half started
+        folder.drop_record()
+        raise
+    return engine
+
+
+def _default(folder: YardFolder, say: Say) -> Engine:
+    """Containers where there is an engine, else processes."""
+    compose = folder.compose()
+    try:
+        compose.check()
+    except EngineError as error:
+        say(f"{error}; starting processes instead, as 'taskyard up --local' does")
+        return folder.local()
+    return compose
+
+
+def scale(folder: YardFolder, engine: Engine, workers: int, say: Say) -> None:
+    """Bring the number of workers to `workers`."""
+    count = sum(member.role == "worker" for member in engine.members())
+    if workers > count:
+        engine.grow(workers)
+        scaling.wait_ready(folder, engine, workers)
+    elif workers < count:
+        scaling.shrink(folder, engine, workers, say)
+
+
+def keep_workers(folder: YardFolder, workers: int, say: Say) -> None:
+    """Remember the number in `.env`, so that a later plain `up` starts as many."""
+    if os.environ.get(WORKERS, str(workers)) != str(workers):
+        say(f"{WORKERS} is set to {os.environ[WORKERS]} in the environment and will win at the next 'up'")
+    if folder.env_file.exists():
+        envfile.put(folder.env_file, WORKERS, str(workers))
+
+
+def bring_down(folder: YardFolder, grace: float | None, say: Say) -> bool:
+    """Stop the yard; False if nothing ran."""
+    engine = folder.found()
+    if engine is None or not engine.running():
+        folder.drop_record()
+        return False
+    engine.down(folder.basics.drain if grace is None else grace, say)
+    folder.drop_record()
+    return True
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

@@ -1,0 +1,173 @@
+"""Submitting a job and, if wanted, waiting for it: what `submit` and `run` share."""
+
+import difflib
+import secrets
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskyard.errors import EXIT_DONE, FunctionError, UsageError
+from taskyard_ctl import inputs, shapes
+from taskyard_ctl.cli import say
+from taskyard_ctl.following import Results, conclude
+from taskyard_ctl.progress import Progress
+from taskyard_ctl.yard import YardFolder
+
+if TYPE_CHECKING:
+    from taskyard.client import Yard
+    from taskyard.job import Job
+
+NAME_LIMIT = 5  # of functions named in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asked for."""
+
+    function: str
+    range: str
+    input: str
+    glob: str
+    arg: tuple[str, ...]
+    jsonl: bool
+    job: str
+    max_attempts: int
+    timeout: float
+    priority: int
+    ordered: bool
+    as_json: bool
+
+
+def submit(folder: YardFolder, request: Request, wait: bool, containers: Callable[[], bool]) -> int:
+    """Submit and print the job's id, or wait and print its results; returns the exit code."""
+    items = _items(folder, request, containers)
+    with folder.connect(reconnect=None) as yard:
+        alone = _check_function(yard, request.function)
+        return _follow(yard, request, items) if wait else _leave(yard, request, items, alone)
+
+
+def _leave(yard: "Yard", request: Request, items: Iterable[Any], alone: bool) -> int:
+    job = secrets.token_hex(6)
+    with _interrupted(yard, job), Progress(yard, job):
+        _submit(yard, request, job, items)
+    click.echo(shapes.line({"job": job}).rstrip() if request.as_json else job)
+    if alone:
+        say("no workers yet: taskyard scale 2")
+    return EXIT_DONE
+
+
+def _follow(yard: "Yard", request: Request, items: Iterable[Any]) -> int:
+    """Results are read while inputs are still being submitted: a pipe at both ends works."""
+    job = secrets.token_hex(6)
+    output = Results(job, request.as_json)
+    reader = _Reader(lambda: output.write(yard.job(job).results(follow=True, ordered=request.ordered)))
+    with _interrupted(yard, job), Progress(yard, job, output.flush):
+        said = _Announced(items, lambda: say(f"job {job}"), reader.start)
+        _submit(yard, request, job, said if isinstance(items, Collection) else iter(said))
+        reader.finish()
+    return conclude(yard, job)
+
+
+def _submit(yard: "Yard", request: Request, job: str, items: Iterable[Any]) -> "Job":
+    return yard.submit(
+        request.function, items, name=request.job, job=job, max_attempts=request.max_attempts,
+        timeout=request.timeout, priority=request.priority, calls=request.jsonl or bool(request.arg),
+    )  # fmt: skip
+
+
+def _items(folder: YardFolder, request: Request, containers: Callable[[], bool]) -> Iterable[Any]:
+    given = [request.range, request.input, request.glob, request.arg]
+    if sum(map(bool, given)) != 1:
+        raise UsageError("give the inputs by one of --range, --input, --glob and --arg")
+    if request.jsonl and not request.input:
+        raise UsageError("--jsonl goes with --input")
+    if request.range:
+        return inputs.of_range(request.range)
+    if request.arg:
+        return inputs.of_arguments(request.arg)
+    if request.jsonl:
+        return inputs.of_json_lines(request.input)
+    check = inputs.seen_by_workers(folder.settings.data_dir, containers)
+    if request.glob:
+        return inputs.of_glob(request.glob, check)
+    return inputs.of_lines(request.input, check)
+
+
+def _check_function(yard: "Yard", function: str) -> bool:
+    """Refuse what no joined worker can run; true if none has joined yet."""
+    module, colon, name = function.partition(":")
+    if not (module and colon and name):
+        raise FunctionError(f"{function!r} names no function: write MODULE:FUNCTION, as in squares:square")
+    workers = yard.status().workers
+    known = {function for worker in workers for function in worker.functions}
+    if not workers or function in known:
+        return not workers
+    near = difflib.get_close_matches(function, known, n=NAME_LIMIT, cutoff=0.6)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif known:
+        hint = f"they can run {', '.join(sorted(known)[:NAME_LIMIT])}" + (
+            ", ..." if len(known) > NAME_LIMIT else ""
+        )
+    else:
+        hint = "'taskyard check' says why they can run nothing"
+    raise FunctionError(f"no joined worker can run {function}: {hint}")
+
+
+class _Announced(Collection[Any]):
+    """The inputs, and a word when the first is asked for: then the job is open."""
+
+    def __init__(self, items: Iterable[Any], *calls: Callable[[], None]) -> None:
+        self._items = items
+        self._calls = calls
+
+    def __iter__(self) -> Iterator[Any]:
+        for call in self._calls:
+            call()
+        yield from self._items
+
+    def __len__(self) -> int:
+        return len(self._items)  # type: ignore[arg-type]
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._items
+
+
+class _Reader:
+    """Something done in a thread whose error is raised by `finish`."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="results", daemon=True)
+        self.start = self._thread.start
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - it is raised by finish
+            self._error = error
+
+    def finish(self) -> None:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+
+class _interrupted:  # noqa: N801 - reads as a verb
+    """Ctrl-C leaves the job running, and says how to come back."""
+
+    def __init__(self, yard: "Yard", job: str) -> None:
+        self._yard = yard
+        self._job = job
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted; job {self._job} goes on: taskyard results {self._job} --follow"
+            ) from None

@@ -1,0 +1,157 @@
+"""A yard is a folder: its `.env`, what `.taskyard/` records, and which engine runs it.
+
+A value comes from an option, else the environment, else `.env`, else the default;
+an empty one counts as not set. Paths are relative to the yard's folder.
+"""
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taskyard.errors import EngineError, SettingsError, UsageError
+from taskyard.settings import PREFIX, REGISTRY, Settings
+from taskyard_ctl import envfile
+from taskyard_ctl.interface import Engine
+
+if TYPE_CHECKING:
+    from taskyard.client import Yard
+
+STATE = ".taskyard"
+RECORD = "yard.json"
+PATIENCE_S = 5.0
+_OURS = (PREFIX, "COMPOSE_")
+_PATHS = ("JOURNAL", "TASKS_DIR", "TLS_CA", "TLS_CERT", "TLS_KEY")
+
+
+class YardFolder:
+    """One yard, seen from its folder; reads nothing before it is asked."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise UsageError(f"yard {path}: there is no such folder")
+        self.path = path.resolve()
+        self.state = self.path / STATE
+        self.env_file = self.path / envfile.NAME
+
+    # ------------------------------------------------------------ settings
+
+    @cached_property
+    def environ(self) -> dict[str, str]:
+        """All TASKYARD_ and COMPOSE_ variables that are set: the environment's, and `.env`'s below them."""
+        here = {name: value for name, value in os.environ.items() if name.startswith(_OURS) and value}
+        file = envfile.read(self.env_file)
+        below = {name: value for name, value in file.items() if name.startswith(_OURS) and value}
+        for setting in REGISTRY:  # a secret and its file are one thing
+            if setting.secret and {setting.variable, setting.variable + "_FILE"} & set(here):
+                below.pop(setting.variable, None)
+                below.pop(setting.variable + "_FILE", None)
+        return {**below, **here}
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, typed; raises SettingsError that lists every fault, the key's absence included."""
+        return Settings.from_env(self._absolute())
+
+    @cached_property
+    def basics(self) -> Settings:
+        """The same, also without a key: enough to stop and to look at what runs."""
+        return Settings.from_env(self._absolute(), need_key=False)
+
+    @property
+    def has_key(self) -> bool:
+        return bool({PREFIX + "AUTHKEY", PREFIX + "AUTHKEY_FILE"} & set(self.environ))
+
+    def _absolute(self) -> dict[str, str]:
+        """`environ` with all paths absolute, so that it means the same in any folder."""
+        values = dict(self.environ)
+        names = [PREFIX + name for name in _PATHS] + [s.variable + "_FILE" for s in REGISTRY if s.secret]
+        for name in names:
+            if values.get(name):
+                values[name] = str(self.path / Path(values[name]).expanduser())
+        for name in ("JOURNAL", "TASKS_DIR"):
+            default = next(s.default for s in REGISTRY if s.name == name)
+            values.setdefault(PREFIX + name, str(self.path / default))
+        data = values.get(PREFIX + "DATA_DIR", "")
+        if data and not Path(data).is_absolute():
+            raise SettingsError(f"TASKYARD_DATA_DIR: must be an absolute path (is {data!r})")
+        return values
+
+    def child_environ(self) -> dict[str, str]:
+        """The environment for processes of this yard: the caller's, and this yard's settings."""
+        own = self._absolute()
+        rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        return {**rest, **own}
+
+    # ------------------------------------------------------------ the record
+
+    def record(self) -> dict[str, Any]:
+        """What `up` wrote down; empty if no yard was started here."""
+        try:
+            content = json.loads((self.state / RECORD).read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as fault:
+            raise EngineError(f"{self.state / RECORD} cannot be read ({fault}): remove it") from None
+        return content if isinstance(content, dict) else {}
+
+    def write_record(self, **content: Any) -> None:
+        self.make_state()
+        envfile.write(self.state / RECORD, json.dumps(content, indent=2) + "\n")
+
+    def drop_record(self) -> None:
+        (self.state / RECORD).unlink(missing_ok=True)
+
+    def make_state(self) -> None:
+        """The folder of everything that a yard keeps here; git does not see it."""
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        ignore = self.state / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
+
+    # ------------------------------------------------------------ the engine
+
+    def local(self) -> Engine:
+        from taskyard_ctl.local import LocalEngine
+
+        return LocalEngine(self)
+
+    def compose(self) -> Engine:
+        from taskyard_ctl.compose import ComposeEngine
+
+        return ComposeEngine(self)
+
+    def found(self) -> Engine | None:
+        """The engine that runs this yard: the recorded one, else the one in which something runs."""
+        name = self.record().get("engine")
+        if name == "local":
+            return self.local()
+        if name == "compose":
+            return self.compose()
+        local = self.local()
+        if local.running():
+            return local
+        try:
+            compose = self.compose()
+            return compose if compose.running() else None
+        except EngineError:
+            return None
+
+    def engine(self) -> Engine:
+        """The engine that runs this yard; raises EngineError if none does."""
+        engine = self.found()
+        if engine is None or not engine.running():
+            raise EngineError(f"no yard runs in {self.path}: start one with 'taskyard up'")
+        return engine
+
+    # ------------------------------------------------------------ the master
+
+    def connect(self, patience: float = PATIENCE_S, reconnect: float | None = PATIENCE_S) -> "Yard":
+        """A connection to the master, which has to answer within `patience` seconds.
+
+        A lost connection may stay lost for `reconnect` seconds; None waits for the master for ever.
+        """
+        from taskyard.client import Yard
+
+        return Yard.from_settings(self.settings, label="taskyard", patience=patience, reconnect=reconnect)
