@@ -31,16 +31,16 @@ class Link(Protocol):
 
 
 class Peer:
-    """One connection that has proved the key and said what it wants; ids are never used again.
+    """One connection that has proved the key and said what it wants.
 
-    It may be kept for longer than its connection lives: the end of that is `Verbs.gone`, and from then
-    on notices go nowhere.
+    Its id is never used again, by no later master either: leases in the journal name it. It may be
+    kept for longer than its connection lives; from `Verbs.gone` on notices go nowhere.
     """
 
     __slots__ = ("_link", "address", "hello", "id")
 
-    def __init__(self, number: int, link: Link) -> None:
-        self.id = f"c{number}"
+    def __init__(self, name: str, link: Link) -> None:
+        self.id = name
         self.address = link.address
         self.hello: Hello | None = None  # of the yard dialect; a plain peer has none
         self._link: Link | None = link
@@ -74,6 +74,8 @@ class Verbs(Protocol):
     Whoever waits for an answer may be cancelled, because its connection ended: what was not recorded by
     then is given back, and what was handed to the journal goes its way.
     """
+
+    connections: Callable[[], int]  # set by the server: how many are open
 
     async def hello(self, peer: Any, hello: Hello) -> Welcome: ...
 

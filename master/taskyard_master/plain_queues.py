@@ -68,8 +68,8 @@ class Queues:
     def took(self) -> None:
         """A result was taken."""
         if not self.service.plain_counts()[2]:
-            self._empty.set()
-            self._empty = asyncio.Event()
+            self._empty.set()  # wakes all who wait now
+            self._empty.clear()
 
 
 class Holder:

@@ -10,12 +10,14 @@ import contextlib
 import errno
 import logging
 import os
+import secrets
 import socket
 import ssl
 from itertools import count
 
 from taskyard.errors import SettingsError
 from taskyard.settings import Settings
+from taskyard.tls import server_context
 from taskyard_master.connection import Common, Connection, Watch
 from taskyard_master.limits import Admission, Complaints, group
 from taskyard_master.peers import Dialect, Peer, Verbs
@@ -40,13 +42,13 @@ class Server:
         self.address = ""  # where it listens, with the port that the system chose if ADDRESS says 0
         self._endpoint: tuple[str, int] = settings.endpoint
         self._service = service
-        self._tls = tls
+        self._tls = tls or server_context(settings)
         self._loop = loop = asyncio.get_running_loop()
         self._handshake = max(0.1, settings.handshake)
         self._common = Common(
             loop=loop,
             authkey=settings.authkey,
-            allow_md5=settings.allow_md5 and tls is None,
+            allow_md5=settings.allow_md5 and self._tls is None,
             handshake_seconds=self._handshake,
             frame_limit=settings.frame,
             output_limit=settings.output,
@@ -56,6 +58,8 @@ class Server:
             choose=self._choose,
         )
         self._queues = Queues(service, settings)
+        service.connections = lambda: self.connections
+        self._run = secrets.token_hex(4)
         self._numbers = count(1)
         self._listeners: list[socket.socket] = []
         self._arriving: set[asyncio.Task[None]] = set()
@@ -183,7 +187,7 @@ class Server:
         self._loop.add_reader(listener, self._accept, listener)
 
     def _choose(self, link: Connection, frame: bytes) -> Dialect:
-        peer = Peer(next(self._numbers), link)
+        peer = Peer(f"{self._run}.{next(self._numbers)}", link)
         if frame.startswith(FAMILY):
             return YardDialect(link, self._service, peer, self._loop)
         return PlainDialect(link, self._queues, peer, self._loop)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from taskyard.errors import GapError, RefusedError
@@ -14,6 +15,7 @@ STATUS = MasterStatus("", 0, "0", "3", 0.0, 1, "", "", 0, 0, 0, [])
 class FakeService:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.connections: Callable[[], int] = lambda: -1
         self.ready: deque[tuple[int, bytes]] = deque()
         self.results: deque[bytes] = deque()
         self.leases: dict[int, tuple[Any, int, bytes]] = {}

@@ -3,10 +3,13 @@
 import asyncio
 import pickle
 import socket
+import ssl
 import struct
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -16,7 +19,10 @@ from taskyard.frames import ClientHandshake, Framer, encode
 from taskyard.messages import GREETING, Hello, Welcome, decode_reply
 from taskyard.messages import encode as encode_message
 from taskyard.settings import Settings
+from taskyard_master.__main__ import load
+from taskyard_master.journal import Journal
 from taskyard_master.server import Server
+from taskyard_master.service import Service
 
 KEY = "0123456789abcdef"
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -26,15 +32,64 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 PATIENCE = 20.0  # seconds for what should take milliseconds, on a machine that is busy
 
 
-class Serving:
-    """A running server."""
+Maker = Callable[[Settings], AbstractAsyncContextManager[Any]]
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server, service: FakeService) -> None:
-        self.loop = loop
-        self.server = server
-        self.service = service
-        self.host, _, port = server.address.rpartition(":")
+
+@asynccontextmanager
+async def in_memory(settings: Settings) -> AsyncIterator[FakeService]:
+    """A service that tests can look into."""
+    yield FakeService(settings)
+
+
+@asynccontextmanager
+async def journaled(settings: Settings) -> AsyncIterator[Service]:
+    """The real service, wired as the master wires it."""
+    loop = asyncio.get_running_loop()
+    journal = Journal(Path(settings.journal), loop.call_soon_threadsafe)
+    try:
+        ledger = load(journal, settings)
+        journal.start()
+        ledger.rearm(time.monotonic())
+        service = Service(settings, journal, ledger, loop)
+        await service.plain.start()
+        keeping = asyncio.create_task(service.housekeeping())
+        yield service
+        service.stop()
+        keeping.cancel()
+    finally:
+        await asyncio.to_thread(journal.close)
+
+
+class Serving:
+    """A server in a loop in a thread."""
+
+    service: Any
+    server: Server
+
+    def __init__(self, loop_name: str, settings: Settings, maker: Maker, tls: ssl.SSLContext | None) -> None:
+        self.loop = LOOPS[loop_name]()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self._stack = AsyncExitStack()
+        try:
+            self.run(self._start(settings, maker, tls))
+        except BaseException:
+            self.stop()
+            raise
+        self.host, _, port = self.server.address.rpartition(":")
         self.port = int(port)
+
+    async def _start(self, settings: Settings, maker: Maker, tls: ssl.SSLContext | None) -> None:
+        self.service = await self._stack.enter_async_context(maker(settings))
+        self.server = Server(self.service, settings, tls)
+        self._stack.push_async_callback(self.server.stop)
+        await self.server.start()
+
+    def stop(self) -> None:
+        self.run(self._stack.aclose())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(PATIENCE)
+        self.loop.close()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -49,34 +104,28 @@ class Serving:
 
         return self.run(work())
 
+    def counts(self) -> tuple[int, int, int]:
+        """Ready tasks, unfinished tasks, results not taken."""
+        found: tuple[int, int, int] = self.call(self.service.plain_counts)
+        return found
+
 
 @contextmanager
 def serving(
-    loop_name: str = "uvloop", tls: Any = None, service: Any = None, **settings: Any
+    loop_name: str = "uvloop",
+    *,
+    maker: Maker = in_memory,
+    tls: ssl.SSLContext | None = None,
+    **settings: object,
 ) -> Iterator[Serving]:
     """Serve until the block ends; settings by their names without TASKYARD_, in lower case."""
     environ = {"TASKYARD_AUTHKEY": KEY, "TASKYARD_ADDRESS": "127.0.0.1:0"}
     environ |= {f"TASKYARD_{name.upper()}": str(value) for name, value in settings.items()}
-    values = Settings.from_env(environ)
-    made = (service or FakeService)(values)
-    loop = LOOPS[loop_name]()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    async def start() -> Server:
-        server = Server(made, values, tls)
-        await server.start()
-        return server
-
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
-    served = Serving(loop, server, made)
+    served = Serving(loop_name, Settings.from_env(environ), maker, tls)
     try:
         yield served
     finally:
-        served.run(server.stop())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(PATIENCE)
-        loop.close()
+        served.stop()
 
 
 class Raw:

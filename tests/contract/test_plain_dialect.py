@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from pythons import tutorial
+from scripts import tutorial
 from serving import KEY, LOOPS, Caller, Raw, Serving, first_request, serving
 from support import eventually
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pythons import Script
+from scripts import Script
 from serving import KEY, LOOPS, Caller, Raw, Serving, hello, serving
 from support import eventually
 

@@ -4,39 +4,46 @@ Each Python has a master of its own, and they all run at the same time: the scri
 """
 
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from pythons import Script, pythons, tutorial
-from serving import KEY, Serving, serving
+from scripts import Script, all_pythons, tutorial
+from serving import KEY, Serving, journaled, serving
 from support import eventually
 
 
 @pytest.fixture
-def masters(request: pytest.FixtureRequest) -> dict[str, Serving]:
+def masters(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Serving]]:
     """One for each version of Python; the parameter is TASKYARD_PLAIN_MAXSIZE."""
+    maxsize = getattr(request, "param", 0)
     with ExitStack() as stack:
         yield {
-            version: stack.enter_context(serving(plain_maxsize=getattr(request, "param", 0)))
-            for version in pythons()
+            version: stack.enter_context(
+                serving(maker=journaled, journal=tmp_path / version, plain_maxsize=maxsize)
+            )
+            for version in all_pythons()
         }
 
 
 def start(masters: dict[str, Serving], script: str) -> dict[str, Script]:
-    return {version: tutorial(pythons()[version], script, it.address, KEY) for version, it in masters.items()}
+    return {
+        version: tutorial(all_pythons()[version], script, it.address, KEY) for version, it in masters.items()
+    }
 
 
 def have_tasks(masters: dict[str, Serving], count: int = 10) -> None:
     for version, master in masters.items():
-        eventually(lambda m=master: len(m.service.ready) == count, f"the tasks of Python {version}")
+        eventually(lambda m=master: m.counts()[0] == count, f"the tasks of Python {version}")
 
 
 def is_done(master: Serving) -> None:
     """Nothing is left, and every script's connection has ended."""
     eventually(lambda: master.server.connections == 0)
-    assert master.service.plain_counts() == (0, 0, 0)
-    assert master.service.returned == 0
-    assert master.service.accepted == 10
+    assert master.counts() == (0, 0, 0)
+    job = master.call(master.service.ledger.status, "plain")
+    assert (job.total, job.completed) == (10, 10)
 
 
 @pytest.mark.parametrize("masters", [10], indirect=True)
@@ -78,10 +85,10 @@ def test_every_method_is_as_in_the_standard_library(masters: dict[str, Serving])
         assert script.output() == "all as it should be\n"
 
 
-def test_pythons_old_and_new_work_for_one_master() -> None:
+def test_pythons_old_and_new_work_for_one_master(tmp_path: Path) -> None:
     """The first answers the handshake with MD5, the last with SHA-256."""
-    first, *_, last = pythons().values()
-    with serving() as master:
+    first, *_, last = all_pythons().values()
+    with serving(maker=journaled, journal=tmp_path / "journal") as master:
         producer = tutorial(first, "producer_ten_results.py", master.address, KEY)
         worker = tutorial(last, "worker_queue_names.py", master.address, KEY)
         assert producer.output().count("Result: ") == 10

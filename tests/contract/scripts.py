@@ -1,31 +1,26 @@
-"""The Pythons on this machine that can be stdlib peers: the running one, those on PATH, pyenv's."""
+"""Scripts in processes of their own, by every Python there is."""
 
 import os
-import re
-import shutil
 import subprocess
-import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import pytest
+from pythons import VERSIONS, python
+
 TUTORIALS = Path(__file__).parent / "tutorials"
-OLDEST = (3, 8)
 
 
 @cache
-def pythons() -> dict[str, str]:
-    """Version -> program, each of them tried."""
-    candidates = [sys.executable, *map(str, Path.home().glob(".pyenv/versions/3.*/bin/python"))]
-    for minor in range(OLDEST[1], 20):
-        candidates += filter(None, [shutil.which(f"python3.{minor}")])
-    found: dict[str, str] = {}
-    probe = "import sys, multiprocessing.managers; print('%d.%d' % sys.version_info[:2])"
-    for program in candidates:
-        done = subprocess.run([program, "-c", probe], capture_output=True, text=True, check=False)
-        version = done.stdout.strip()
-        if done.returncode == 0 and re.fullmatch(r"3\.\d+", version) and int(version[2:]) >= OLDEST[1]:
-            found.setdefault(version, program)
-    return dict(sorted(found.items(), key=lambda item: int(item[0][2:])))
+def all_pythons() -> dict[str, str]:
+    """Version -> program."""
+    found = {}
+    for version in VERSIONS:
+        with suppress(pytest.skip.Exception):
+            found[version] = python(version)
+    assert len(found) > 1 or not os.environ.get("CI"), "CI has a second Python, old tutorials' peers"
+    return found
 
 
 class Script:
