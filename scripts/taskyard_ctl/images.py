@@ -8,6 +8,7 @@ contexts and proxies.
 import argparse
 import hashlib
 import os
+import re
 import selectors
 import shutil
 import subprocess
@@ -44,6 +45,8 @@ FORWARDED = (
 )
 
 Say = Callable[[str], None]
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_ERROR = re.compile(r"(?:#\d+ )?(?:[\d.]+ )?ERROR: (.*)")  # BuildKit puts step and second before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +64,14 @@ def build_images(tasks: Path, say: Say, tags: tuple[str, ...] = ()) -> Images:
     """
     if not tasks.is_dir():
         raise UsageError(f"tasks folder {tasks}: there is no such folder; name one in TASKYARD_TASKS_DIR")
-    _docker("version", "--format", "{{.Server.Version}}")
+    engine = _run("docker", "version")
+    if engine.returncode:
+        raise EngineError(f"no Docker engine answers ({_reason(engine)}): start it, or use --local")
     base = find_base(say)
     images = Images(master=_build("master", base, None, say), worker=_build("worker", base, tasks, say))
     for image in (images.master, images.worker):
         for tag in tags:
-            _docker("tag", image, f"{image.partition(':')[0]}:{tag}")
+            _run("docker", "tag", image, f"{image.partition(':')[0]}:{tag}")
     return images
 
 
@@ -75,16 +80,16 @@ def find_base(say: Say) -> str:
     chosen = os.environ.get("BASE_IMAGE")
     if chosen:
         return chosen
-    if _exists(REGISTRY_BASE):
+    if _image_id(REGISTRY_BASE):
         return REGISTRY_BASE
-    if not _exists(OWN_BASE):
+    if not _image_id(OWN_BASE):
         say(f"pulling {REGISTRY_BASE}")
         if _pull(REGISTRY_BASE):
             return REGISTRY_BASE
         say("no registry reachable: building the base from Debian's packages, about half a minute")
     made = _run("bash", str(kit_folder() / "scripts" / "base-image"))  # a wheel may lose its x bit
     if made.returncode:
-        raise EngineError(_last_line(made.stderr))
+        raise EngineError(_reason(made))
     return OWN_BASE
 
 
@@ -93,18 +98,23 @@ def _build(role: str, base: str, tasks: Path | None, say: Say) -> str:
     with tempfile.TemporaryDirectory(prefix="taskyard-") as folder:
         context = Path(folder)
         _stage(role, tasks, context)
-        content = _digest(context, _docker("image", "inspect", "--format", "{{.Id}}", base, missing_ok=True))
+        content = _digest(context, _image_id(base))
         image = f"{name}:{content}"
-        if not _exists(image):
+        if not _image_id(image):
             say(f"building {name} {__version__}")
             started = time.monotonic()
-            _docker(
-                *("build", "--file", str(context / role / "Dockerfile"), "--tag", image),
+            built = _run(
+                *("docker", "build", "--file", str(context / role / "Dockerfile"), "--tag", image),
                 *("--build-arg", f"BASE_IMAGE={base}"),
                 *("--label", f"org.opencontainers.image.version={__version__}"),
                 *(word for name in FORWARDED if os.environ.get(name) for word in ("--build-arg", name)),
                 folder,
             )
+            if built.returncode:
+                for line in (built.stdout + built.stderr).splitlines()[-20:]:
+                    say(line)
+                hint = f"look at {tasks / REQUIREMENTS}" if tasks else "see above"
+                raise EngineError(f"{name} cannot be built: {_reason(built)} ({hint})")
             say(f"built {name} {__version__} in {time.monotonic() - started:.0f} s")
     return image
 
@@ -144,20 +154,10 @@ def _pull(image: str) -> bool:
     return pull.returncode == 0
 
 
-def _exists(image: str) -> bool:
-    return bool(_docker("image", "inspect", "--format", "{{.Id}}", image, missing_ok=True))
-
-
-def _docker(*arguments: str, missing_ok: bool = False) -> str:
-    done = _run("docker", *arguments)
-    if done.returncode and not missing_ok:
-        if arguments[0] == "version":
-            raise EngineError(
-                f"no Docker engine answers ({_last_line(done.stderr)}): start it, or use --local"
-            )
-        tail = "\n".join((done.stdout + done.stderr).rstrip().splitlines()[-20:])
-        raise EngineError(f"docker {arguments[0]} failed:\n{tail}")
-    return "" if done.returncode else done.stdout.strip()
+def _image_id(image: str) -> str:
+    """The id of an image on this engine, or nothing."""
+    found = _run("docker", "image", "inspect", "--format", "{{.Id}}", image)
+    return "" if found.returncode else found.stdout.strip()
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -169,8 +169,11 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         ) from None
 
 
-def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2] or "it said nothing"
+def _reason(failed: subprocess.CompletedProcess[str]) -> str:
+    """The line that tells most: the first that calls itself an error, as pip's do, else the last."""
+    lines = _COLOUR.sub("", failed.stdout + failed.stderr).strip().splitlines() or ["it said nothing"]
+    named = [found[1] for line in lines if (found := _ERROR.match(line))]
+    return (named or lines[-1:])[0].strip()
 
 
 def _say(line: str) -> None:

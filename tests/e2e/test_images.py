@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support import eventually
 
+from taskyard.errors import EngineError
 from taskyard_ctl.images import OWN_BASE, Images, build_images, find_base
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +122,19 @@ def test_the_images_build_without_buildkit(
     built = build_images(tmp_path, print)
     assert look(docker, built.worker)["rooms"] == ["taskyard", "taskyard_worker"]
     docker("image", "rm", built.worker)
+
+
+@pytest.mark.parametrize("buildkit", ["0", "1"])
+def test_a_requirement_that_contradicts_ours_is_named(
+    buildkit: str, images: Images, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One line that says what and where, however the engine builds; the images stay as they are."""
+    (tmp_path / "requirements.txt").write_text("msgspec==0.18.6\n")
+    monkeypatch.setenv("DOCKER_BUILDKIT", buildkit)
+    with pytest.raises(EngineError, match=r"^taskyard-worker cannot be built: .*msgspec==0\.18\.6") as raised:
+        build_images(tmp_path, print)
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path / "requirements.txt") in str(raised.value)
 
 
 def test_the_base_from_debians_packages_is_made_once(docker: Docker, images: Images) -> None:
