@@ -231,7 +231,7 @@ class Yard:
         options = m.Options(max_attempts=max_attempts, timeout=timeout, priority=priority)
         if retention is not None:
             options.retention = retention
-        submitter = self.open(function, name=name, job=job, options=options)
+        submitter = self._open_job(function, name, job, options)
         try:
             self._feed(submitter, inputs, calls)
             submitter.close()
@@ -251,9 +251,19 @@ class Yard:
         job: str | None = None,
         options: m.Options | None = None,
     ) -> Submitter:
-        """Open a job whose tasks come one by one; a `function` of "" lets each payload name its own."""
+        """Open a job whose tasks come one by one; a `function` of "" lets each payload name its own.
+
+        It is there when this returns, so its results can be followed at once.
+        """
+        submitter = self._open_job(function, name, job, options or m.Options())
+        submitter.opened()
+        return submitter
+
+    def _open_job(
+        self, function: str | Callable[..., Any], name: str, job: str | None, options: m.Options
+    ) -> Submitter:
         request = m.Open(
-            0, job or os.urandom(6).hex(), name, function_name(function), options or m.Options(),
+            0, job or os.urandom(6).hex(), name, function_name(function), options,
             f"job {job}" if job else self._boot,
         )  # fmt: skip
         submitter = Submitter(self.connection, request, fresh=not job, ended=self._forget)

@@ -25,6 +25,7 @@ from taskyard.messages import Accepted, Chunk, Close, Fail, Ok, Open, Opened
 
 WINDOW = 6  # chunks without an answer
 COUNT = 20_000  # tasks in a chunk
+_MOST = batch.MAX_BYTES  # bytes in a chunk
 _OFFSET = 4  # bytes that a value costs a block besides itself
 _GOODBYE = 3.0  # seconds for telling the master that a submission breaks off
 
@@ -61,7 +62,8 @@ class Submitter:
         self.workers = -1  # joined workers that can run the function, once that is known
         self._connection = connection
         self._ended = ended
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting = 0  # callers in a wait: they send what is to be sent when they wake
         self._buffer: list[bytes] = []
         self._bytes = _OFFSET  # of the block that the buffer would make
@@ -72,8 +74,14 @@ class Submitter:
         self._closed = False
         self._opening = connection.send(request, self._opened)
         if not fresh:
-            opened = self._opening.wait()
-            self._next = opened.next if isinstance(opened, Opened) else 0
+            self._next = self.opened().next
+
+    def opened(self) -> Opened:
+        """Return the master's answer to Open, once it is there; raises the error if there is one."""
+        reply = self._opening.wait()
+        if not isinstance(reply, Opened):
+            raise ProtocolError(f"the master answered Open with {type(reply).__name__}")
+        return reply
 
     @property
     def next(self) -> int:
@@ -86,14 +94,15 @@ class Submitter:
         Waits while the master holds us back. Raises the error of the submission, for instance
         StorageError; no more is taken then.
         """
-        with self._changed:
+        with self._lock:
             index = self._next
             taken = not self._closed
             if taken:
                 self._next = index + 1
-                self._buffer.append(payload)
+                buffer = self._buffer
+                buffer.append(payload)
                 self._bytes += len(payload) + _OFFSET
-                if not self._sent or self._bytes > batch.MAX_BYTES or len(self._buffer) >= COUNT:
+                if not self._sent or self._bytes > _MOST or len(buffer) >= COUNT:
                     self._relieve()
         if self._error is not None or not taken:
             self._refuse()
@@ -101,7 +110,7 @@ class Submitter:
 
     def extend(self, payloads: Sequence[bytes]) -> int:
         """Submit many tasks, as `put`; return the index of the first."""
-        with self._changed:
+        with self._lock:
             index = self._next
             taken = not self._closed
             if taken:
@@ -115,18 +124,18 @@ class Submitter:
 
     def flush(self) -> None:
         """Return once everything that was put is accepted; raises the error of the submission."""
-        with self._changed:
+        with self._lock:
             self._wait_for(lambda: not self._buffer and not self._sent)
         if self._error is not None:
             self._refuse()
-        self._opening.wait()
+        self.opened()
 
     def close(self, reason: str = "") -> int:
         """End the job and return its total, once everything is accepted.
 
         With a `reason` it is closed as incomplete. Raises the error of the submission.
         """
-        with self._changed:
+        with self._lock:
             self._wait_for(lambda: not self._buffer)
             self._closed = True
             total = self._next
@@ -148,7 +157,7 @@ class Submitter:
         `keep`: what was put is still submitted.
         """
         deadline = Deadline.after(_GOODBYE)
-        with self._changed:
+        with self._lock:
             if self._closed and self._error is None and not self._sent:
                 return
             self._closed = True
@@ -171,7 +180,7 @@ class Submitter:
 
     @property
     def _full(self) -> bool:
-        return self._bytes > batch.MAX_BYTES or len(self._buffer) >= COUNT
+        return self._bytes > _MOST or len(self._buffer) >= COUNT
 
     def _wait_for(
         self, reached: Callable[[], bool], deadline: Deadline | None = None, all_of_it: bool = True
@@ -203,11 +212,11 @@ class Submitter:
     def _cut(self) -> list[bytes]:
         """Take from the buffer what makes one chunk: at most COUNT values and batch.MAX_BYTES, or one."""
         values = self._buffer
-        if self._bytes <= batch.MAX_BYTES and len(values) <= COUNT:
+        if self._bytes <= _MOST and len(values) <= COUNT:
             self._buffer, self._bytes = [], _OFFSET
             return values
         ends = list(accumulate((len(value) + _OFFSET for value in values[:COUNT]), initial=_OFFSET))
-        count = max(1, bisect_right(ends, batch.MAX_BYTES) - 1)
+        count = max(1, bisect_right(ends, _MOST) - 1)
         self._bytes -= ends[count] - _OFFSET
         self._buffer = values[count:]
         return values[:count]
@@ -233,7 +242,7 @@ class Submitter:
 
     def _opened(self, pending: Pending) -> None:
         reply = pending.reply
-        with self._changed:
+        with self._lock:
             if isinstance(reply, Opened):
                 self.workers = reply.workers
             elif self._error is None:
@@ -241,7 +250,7 @@ class Submitter:
             self._changed.notify_all()
 
     def _answered(self, chunk: _Sent, pending: Pending) -> None:
-        with self._changed:
+        with self._lock:
             self._asked -= 1
             reply = pending.reply
             if isinstance(reply, Accepted):
@@ -270,7 +279,7 @@ class Submitter:
         """Raise why no more is taken: a refused Open before what followed from it."""
         if self._error is None:
             raise UsageError(f"the submission of job {self.job} is closed: submit a new job")
-        self._opening.wait()
+        self.opened()
         raise type(self._error)(*self._error.args) from self._error
 
     def _leave(self) -> None:
