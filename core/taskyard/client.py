@@ -7,26 +7,25 @@ with Yard.from_env() as yard:
 """
 
 import os
-import platform
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, overload
 
 import taskyard
-from taskyard import batch
 from taskyard import messages as m
 from taskyard.allow import Allow
 from taskyard.connection import PATIENCE, Connection
-from taskyard.errors import TaskyardError, UsageError
+from taskyard.errors import TaskyardError, UnknownJobError, UsageError
+from taskyard.feeding import feed
 from taskyard.function_names import function_name
 from taskyard.job import Job
 from taskyard.settings import Settings
-from taskyard.submitter import COUNT, Submitter
-from taskyard.values import LIMIT, call, dumps, dumps_many
+from taskyard.submitter import Submitter
+from taskyard.values import LIMIT
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 RENEW = 900.0  # seconds between signs of life of open jobs: a quarter of TASKYARD_ABANDON
-_FIRST = 64  # tasks pickled before the first chunk leaves
-_AT_HAND = (list, tuple, range, set, frozenset, dict)  # nothing to wait for between one and the next
 
 
 class Yard:
@@ -160,7 +157,12 @@ class Yard:
 
     def delete(self, job: str) -> None:
         """Forget a job, its tasks and its results."""
-        self.call(m.Delete(0, job), m.Ok)
+        pending = self.connection.send(m.Delete(0, job))
+        try:
+            pending.wait()
+        except UnknownJobError:
+            if pending.sent == 1:
+                raise  # else the first one did it, and its answer was lost
 
     def drain(self, worker: str, undo: bool = False) -> None:
         """Have a worker lease nothing new and finish what it holds."""
@@ -184,19 +186,21 @@ class Yard:
             raise
         return size
 
-    def _copy(self, file: Any) -> int:
-        offset, size = 0, -1
-        while size < 0 or offset < size:
+    def _copy(self, file: BinaryIO) -> int:
+        offset, size = 0, 1
+        source: tuple[int, int] | None = None
+        while offset < size:
             reply = self.call(m.Backup(0, offset), m.BackupPart)
-            if size not in (-1, reply.size):  # a master that restarted makes a new copy
-                offset, size = 0, -1
-                file.truncate(0)
+            welcome = self.connection.welcome
+            copy = (welcome.master.boot if welcome else 0, reply.size)
+            if source not in (None, copy):  # a master that has restarted makes another one
                 file.seek(0)
+                file.truncate()
+                offset, size, source = 0, 1, None
                 continue
-            size = reply.size
+            source, size, offset = copy, reply.size, reply.offset
             file.write(reply.data)
-            offset = reply.offset
-        return int(size)
+        return size
 
     # ------------------------------------------------------------ submitting
 
@@ -233,7 +237,7 @@ class Yard:
             options.retention = retention
         submitter = self._open_job(function, name, job, options)
         try:
-            self._feed(submitter, inputs, calls)
+            feed(submitter, inputs, calls, self.payload)
             submitter.close()
         except Exception as error:
             submitter.abandon(f"{type(error).__name__}: {error}")
@@ -274,32 +278,12 @@ class Yard:
                 threading.Thread(target=self._beat, name="taskyard renew", daemon=True).start()
         return submitter
 
-    def _feed(self, submitter: Submitter, inputs: Iterable[Any], calls: bool) -> None:
-        limit = self.payload
-        if submitter.next:
-            inputs = islice(inputs, submitter.next, None)
-        elif isinstance(inputs, _AT_HAND) and not calls:
-            rest, size = iter(inputs), _FIRST
-            while values := list(islice(rest, size)):
-                payloads = dumps_many(values, limit)
-                submitter.extend(payloads)
-                mean = sum(map(len, payloads)) // len(payloads) + 1
-                size = max(1, min(8 * size, COUNT, batch.MAX_BYTES // mean))
-            return
-        put = submitter.put
-        if calls:
-            for args, kwargs in inputs:
-                put(call(tuple(args), dict(kwargs), limit))
-        else:
-            for value in inputs:
-                put(dumps(value, limit))
-
     # ------------------------------------------------------------ inside
 
     def _hello(self) -> m.Hello:
         return m.Hello(
             0, "client", self.label, socket.gethostname(), os.getpid(), self._boot,
-            taskyard.__version__, platform.python_version(),
+            taskyard.__version__, sys.version.split()[0],
         )  # fmt: skip
 
     def _forget(self, submitter: Submitter) -> None:

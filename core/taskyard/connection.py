@@ -11,6 +11,7 @@ thread that reads stood in a send at that moment, both would wait for ever.
 
 import contextlib
 import logging
+import os
 import random
 import select
 import socket
@@ -24,9 +25,9 @@ import msgspec
 from taskyard import backoff, log, messages
 from taskyard.clock import Deadline
 from taskyard.dial import NoYardError, Wire, dial
-from taskyard.errors import ProtocolError, RefusedError, TaskyardError, UnreachableError
-from taskyard.faults import error_of
-from taskyard.messages import Fail, Hello, Notice, Reply, Request, Welcome
+from taskyard.errors import ProtocolError, RefusedError, TaskyardError, UnreachableError, UsageError
+from taskyard.messages import Fail, Hello, Notice, Request, Welcome
+from taskyard.pending import Pending
 
 if TYPE_CHECKING:
     import ssl
@@ -39,49 +40,6 @@ _JOIN_SECONDS = 1.0  # for the thread to end by itself; it may stand in an attem
 R = TypeVar("R")
 
 
-class Pending:
-    """A request on its way. `reply` is None until there is an answer or `error` says why there is none."""
-
-    __slots__ = ("_callback", "_waiting", "error", "frame", "reply", "seq")
-
-    def __init__(self, seq: int, frame: bytes, callback: "Callable[[Pending], None] | None") -> None:
-        self.seq = seq
-        self.frame = frame
-        self.reply: Reply | None = None
-        self.error: TaskyardError | None = None
-        self._callback = callback
-        self._waiting = threading.Lock()
-        self._waiting.acquire()
-
-    @property
-    def done(self) -> bool:
-        return not self._waiting.locked()
-
-    def settle(self, reply: Reply | None, error: TaskyardError | None = None) -> None:
-        """Give the answer; its callback runs first, in this thread."""
-        self.reply, self.error = reply, error
-        self.frame = b""
-        try:
-            if self._callback is not None:
-                self._callback(self)
-        finally:
-            self._waiting.release()
-
-    def wait(self, timeout: float | None = None) -> Reply | None:
-        """Return the reply; raise the error that the master named, or why there will be none.
-
-        None means that `timeout` seconds have passed.
-        """
-        if not self._waiting.acquire(timeout=-1 if timeout is None else timeout):
-            return None
-        self._waiting.release()
-        if self.error is not None:
-            raise type(self.error)(*self.error.args) from self.error
-        if isinstance(self.reply, Fail):
-            raise error_of(self.reply)
-        return self.reply
-
-
 class Connection:
     """A connection that reconnects; safe for use by many threads.
 
@@ -89,8 +47,8 @@ class Connection:
     patience   seconds for the first connection, within `start`
     reconnect  seconds that a lost connection may stay so, None = for ever; after that, or when
                the master refuses us, everything raises why
-    notice     is called with what the master says unasked, in the reading thread
-    welcomed   is called with the answer to each hello, in the reading thread
+    notice     is called with what the master says unasked, and
+    welcomed   with the answer to each hello; both in the reading thread
     """
 
     def __init__(
@@ -107,6 +65,7 @@ class Connection:
         welcomed: Callable[[Welcome], None] | None = None,
     ) -> None:
         self.address = address
+        self.welcome: Welcome | None = None  # the answer to the latest hello
         self.trouble = ""  # why there is no connection at the moment, for people; "" when there is one
         self._authkey = authkey
         self._hello = hello
@@ -122,6 +81,7 @@ class Connection:
         self._output: deque[memoryview] = deque()
         self._wire: Wire | None = None
         self._ended: TaskyardError | None = None  # why there will be no connection any more
+        self._process = os.getpid()
         self._started = threading.Event()
         self._closing = threading.Event()
         self._asleep, self._alarm = socket.socketpair()
@@ -147,13 +107,15 @@ class Connection:
         with self._lock:
             if self._ended is not None:
                 raise type(self._ended)(*self._ended.args) from self._ended
+            if self._process != os.getpid():
+                raise UsageError("this connection belongs to the parent process: connect again after a fork")
             self._seq += 1
             request.seq = self._seq
             pending = Pending(request.seq, messages.encode(request), callback)
             self._unanswered[request.seq] = pending
             if self._wire is not None:
                 idle = not self._output
-                self._output.append(memoryview(self._wire.seal(pending.frame)))
+                self._queue(self._wire, pending)
                 if idle and not self._flush(self._wire):
                     self._wake()
         return pending
@@ -246,6 +208,7 @@ class Connection:
             if self.trouble:
                 log.event(_log, "connection-back", f"connected to the master at {self.address}")
             self.trouble = ""
+            self.welcome = welcome
             if self._welcomed is not None:
                 self._welcomed(welcome)
             return wire
@@ -255,7 +218,8 @@ class Connection:
         wire.sock.setblocking(False)
         with self._lock:
             self._wire = wire
-            self._output.extend(memoryview(wire.seal(one.frame)) for one in self._unanswered.values())
+            for pending in self._unanswered.values():
+                self._queue(wire, pending)
         self._receive(wire.framer.feed(b""))  # what came right behind the welcome
         poll = select.poll()
         poll.register(wire.sock, select.POLLIN)
@@ -308,6 +272,10 @@ class Connection:
             due = wire.seal_nothing()
             if due:
                 self._output.append(memoryview(due))
+
+    def _queue(self, wire: Wire, pending: Pending) -> None:
+        pending.sent += 1
+        self._output.append(memoryview(wire.seal(pending.frame)))
 
     def _flush(self, wire: Wire) -> bool:
         """Send what can be sent now, with the lock held; False if something is left.

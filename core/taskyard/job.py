@@ -9,10 +9,11 @@ import msgspec
 from taskyard import batch, messages
 from taskyard.allow import Allow
 from taskyard.clock import Deadline
-from taskyard.connection import Connection, Pending
+from taskyard.connection import Connection
 from taskyard.errors import PayloadError, ProtocolError, UnknownJobError
 from taskyard.jsonable import name_of
 from taskyard.messages import Failure, JobStatus, Results, Row, Rows
+from taskyard.pending import Pending
 from taskyard.values import dumps, load_exception, loads, loads_block
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from itertools import accumulate
 import taskyard
 from taskyard import batch
 from taskyard.clock import Deadline
-from taskyard.connection import Connection, Pending
+from taskyard.connection import Connection
 from taskyard.errors import GapError, ProtocolError, TaskyardError, UsageError
 from taskyard.faults import error_of
 from taskyard.messages import Accepted, Chunk, Close, Fail, Ok, Open, Opened
+from taskyard.pending import Pending
 
 WINDOW = 6  # chunks without an answer
 COUNT = 20_000  # tasks in a chunk

@@ -74,6 +74,7 @@ class FakeMaster:
         self._sockets: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self._seq = 0
+        self.boot = 0
         self.port = 0
         self.start()
 
@@ -85,6 +86,7 @@ class FakeMaster:
         """Listen, at the same port as before."""
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
+        self.boot += 1
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
@@ -212,7 +214,7 @@ class FakeMaster:
     # ------------------------------------------------------------ verbs
 
     def _status_of_master(self) -> MasterStatus:
-        return MasterStatus(self.address, 1, taskyard.__version__, "3", 0.0, 1, "", "", 0, 0, 1, [])
+        return MasterStatus(self.address, 1, taskyard.__version__, "3", 0.0, self.boot, "", "", 0, 0, 1, [])
 
     def _hello(self, request: messages.Hello) -> Struct:
         return messages.Welcome(0, self._status_of_master(), 30.0, [])

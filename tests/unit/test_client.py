@@ -1,6 +1,7 @@
 """The client against a master that drops, restarts, refuses and delays: nothing is lost or doubled."""
 
 import logging
+import os
 import socket
 import ssl
 import subprocess
@@ -904,18 +905,58 @@ def test_verbs(yard, master):
     assert repr(job) == f"Job({job.id!r})"
 
 
+def test_what_was_deleted_before_the_answer_got_lost_is_deleted(yard, master):
+    job = yard.submit("m:square", [1, 2])
+    lost: list[Any] = []
+
+    def script(request: Any) -> str | None:
+        if isinstance(request, messages.Delete) and not lost:
+            lost.append(request)
+            return DROP_AFTER
+        return None
+
+    master.script = script
+    job.delete()
+    assert lost
+    assert master.jobs == {}
+    with pytest.raises(UnknownJobError):
+        job.delete()
+
+
+def test_a_forked_process_is_told_to_connect_itself(yard):
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            yard.status()
+            said = b"nothing"
+        except UsageError as error:
+            said = str(error).encode()
+        os.write(sender, said)
+        os._exit(0)
+    os.close(sender)
+    assert b"after a fork" in os.read(receiver, 1000)
+    os.close(receiver)
+    os.waitpid(child, 0)
+    assert yard.status()
+
+
 def test_a_backup_is_whole_or_not_there(yard, master, tmp_path: Path):
     assert yard.backup(tmp_path / "journal") == 3000
     assert (tmp_path / "journal").read_bytes() == master.copy
 
+    first = master.copy
+
     def restart(request: Any) -> Any:
-        if isinstance(request, messages.Backup) and request.offset == 2000 and len(master.copy) == 3000:
-            master.copy = master.copy[::-1] + b"more"
+        if isinstance(request, messages.Backup) and request.offset == 2000 and master.copy is first:
+            master.copy = first[::-1]  # another copy, as long
+            master.stop()
+            master.start()
         return None
 
     master.script = restart
-    assert yard.backup(tmp_path / "other") == 3004
-    assert (tmp_path / "other").read_bytes() == master.copy
+    assert yard.backup(tmp_path / "other") == 3000
+    assert (tmp_path / "other").read_bytes() == first[::-1]
     master.script = lambda r: Fail(0, "StorageError", "disk") if getattr(r, "offset", 0) else None
     with pytest.raises(StorageError):
         yard.backup(tmp_path / "third")
