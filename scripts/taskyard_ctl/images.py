@@ -127,9 +127,22 @@ def _stage(role: str, tasks: Path | None, context: Path) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
-    if tasks is not None and (tasks / REQUIREMENTS).is_file():
+    wanted = _requirements(tasks) if tasks else ""
+    if wanted:
         (context / "tasks").mkdir()
-        shutil.copyfile(tasks / REQUIREMENTS, context / "tasks" / REQUIREMENTS)
+        (context / "tasks" / REQUIREMENTS).write_text(wanted)
+
+
+def _requirements(tasks: Path) -> str:
+    """The file's text, if it asks for anything: comments alone share the image of those without."""
+    try:
+        text = (tasks / REQUIREMENTS).read_text()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as fault:
+        raise UsageError(f"{tasks / REQUIREMENTS} cannot be read: {fault}") from None
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return text if lines else ""
 
 
 def _digest(context: Path, base_id: str) -> str:

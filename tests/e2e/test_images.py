@@ -96,10 +96,11 @@ def test_the_images_are_small(docker: Docker, images: Images) -> None:
     assert 0 < (size(images.master) - base) + (size(images.worker) - base) < AIM_BYTES
 
 
-def test_an_unchanged_tree_builds_nothing(images: Images) -> None:
-    """So that a second `make demo` is quick."""
+def test_an_unchanged_tree_builds_nothing(images: Images, tmp_path: Path) -> None:
+    """So that a second `make demo` is quick; a tasks folder that asks for nothing changes nothing."""
     said: list[str] = []
     assert build_images(ROOT / "examples", said.append) == images
+    assert build_images(tmp_path, said.append) == images
     assert said == []
 
 
@@ -117,10 +118,12 @@ def test_the_images_build_without_buildkit(
     docker: Docker, images: Images, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Where there is no buildx, Docker still builds the old way."""
-    (tmp_path / "requirements.txt").write_text("# nothing, but not yet built\n")
+    (tmp_path / "requirements.txt").write_text("six==1.16.0\n")
     monkeypatch.setenv("DOCKER_BUILDKIT", "0")
     built = build_images(tmp_path, print)
-    assert look(docker, built.worker)["rooms"] == ["taskyard", "taskyard_worker"]
+    seen = look(docker, built.worker)
+    assert seen["rooms"] == ["taskyard", "taskyard_worker"]
+    assert "six" in seen["packages"]
     docker("image", "rm", built.worker)
 
 
@@ -177,6 +180,7 @@ def project(
     try:
         yield run
     finally:
+        print(run("logs"))  # shown if the test failed
         run("down", "--volumes", "--timeout", "5")
 
 
