@@ -11,6 +11,7 @@ from pathlib import Path
 from taskyard import log as logs
 from taskyard.errors import EXIT_DONE, EXIT_INTERNAL, EXIT_UNREACHABLE, TaskyardError
 from taskyard.settings import Settings
+from taskyard.tls import server_context
 from taskyard_master.journal import Journal
 from taskyard_master.ledger import Ledger
 from taskyard_master.server import Server
@@ -45,8 +46,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ledger.rearm(time.monotonic())
         service = Service(settings, journal, ledger, loop)
         await service.plain.start()
-        server = Server(service, settings)
+        server = Server(service, settings, server_context(settings))
         await server.start()
+        service.connections = lambda: server.connections
         logs.event(
             log, "listening", f"master listens on {settings.address}, journal {settings.journal}",
             address=settings.address, boot=journal.boot,

@@ -32,8 +32,8 @@ class Ask:
 def grant(state: State, ask: Ask) -> list[Granted]:
     """Lease tasks to a worker at once; empty if there is nothing for it now."""
     leases, holder = state.leases, ask.holder
-    if holder.boot in leases.serving:
-        return []  # a suspect runs alone
+    if holder.boot in leases.serving and not ask.only:
+        return []  # a suspect runs alone; a plain peer may get first and put later, so it is not held up
     if state.suspects:
         found = _suspect(state, ask)
         if found is not None:

@@ -241,6 +241,10 @@ class Ledger:
         holder = self._state.leases.holders.get(boot)
         return {lease.id: lease.left for lease in holder.leases.values()} if holder is not None else {}
 
+    def connections(self) -> list[str]:
+        """Holders that are connections of plain peers: these name themselves, workers have a name."""
+        return [boot for boot, holder in self._state.leases.holders.items() if holder.worker == boot]
+
     def lease(self, number: int) -> Lease | None:
         """A lease, if it is held."""
         return self._state.leases.table.get(number)

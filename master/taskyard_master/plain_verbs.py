@@ -40,10 +40,14 @@ class PlainVerbs:
         self._indices: dict[str, dict[int, int]] = {}  # by connection: lease -> index, until it has a result
 
     async def start(self) -> None:
-        """Open the job `plain`; it stays open for good."""
+        """Open the job `plain`, which stays open for good; what connections to a master before this one
+        held goes to others, because a connection never comes back."""
         options = m.Options(consume=True)
         opening = m.Open(0, JOB, JOB, FUNCTION, options, "")
         await self._commits.run(lambda: self._ledger.open(opening, time.time()))
+        for boot in self._ledger.connections():
+            plan = self._ledger.lost(boot, time.monotonic())
+            self._commits.in_background(plan, "giving back what plain peers held")
 
     # ------------------------------------------------------------ tasks
 
@@ -85,7 +89,7 @@ class PlainVerbs:
             else:
                 future.cancel()
             raise
-        if grant.suspect:
+        if grant.suspect and not self._indices.get(peer.id):  # only alone can its loss be its own doing
             await self._commits.run(lambda: self._ledger.begin(peer.id, grant.lease))
         self._indices.setdefault(peer.id, {})[grant.lease] = grant.first
         return grant.lease, grant.first, batch.unpack(grant.block, 1)[0]
