@@ -104,7 +104,15 @@ def _build(role: str, base: str, tasks: Path | None, say: Say) -> str:
             say(f"building {name} {__version__}")
             started = time.monotonic()
             built = _run(
-                *("docker", "build", "--file", str(context / role / "Dockerfile"), "--tag", image),
+                *(
+                    "docker",
+                    "build",
+                    "--force-rm",
+                    "--file",
+                    str(context / role / "Dockerfile"),
+                    "--tag",
+                    image,
+                ),
                 *("--build-arg", f"BASE_IMAGE={base}"),
                 *("--label", f"org.opencontainers.image.version={__version__}"),
                 *(word for name in FORWARDED if os.environ.get(name) for word in ("--build-arg", name)),
