@@ -1,12 +1,15 @@
-"""TLS between hosts: version 1.3 only, and both sides show a certificate of the yard's own authority."""
+"""TLS between hosts, as processes use it: contexts from the settings, and the client's end of it."""
 
 import socket
 import ssl
 from threading import Lock
 
 from taskyard.clock import Deadline
-from taskyard.errors import RefusedError, SettingsError, UnreachableError
+from taskyard.errors import UnreachableError
 from taskyard.settings import Settings, split_address
+from taskyard.tls_context import side
+from taskyard.tls_faults import refusal
+from taskyard.tls_files import Files
 
 _READ = 1 << 16  # bytes at a time
 _MOST = 1 << 20  # bytes read out of OpenSSL at a time
@@ -14,28 +17,14 @@ _MOST = 1 << 20  # bytes read out of OpenSSL at a time
 
 def client_context(settings: Settings) -> ssl.SSLContext | None:
     """What a client or worker dials with, None where TLS is off; raises SettingsError."""
-    return _context(settings, ssl.PROTOCOL_TLS_CLIENT)
+    files = Files.of(settings)
+    return side(files, server=False) if files else None
 
 
 def server_context(settings: Settings) -> ssl.SSLContext | None:
-    """What the master listens with, None where TLS is off: without a certificate nobody comes in."""
-    return _context(settings, ssl.PROTOCOL_TLS_SERVER)
-
-
-def _context(settings: Settings, side: int) -> ssl.SSLContext | None:
-    if not settings.tls:
-        return None
-    context = ssl.SSLContext(side)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_verify_locations(settings.tls_ca)
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"TASKYARD_TLS_CA, _CERT and _KEY: {error}: check the three files, 'taskyard certs' makes them"
-        ) from error
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    """What a master listens with, None where TLS is off; one that follows its files is a `LiveContext`."""
+    files = Files.of(settings)
+    return side(files, server=True) if files else None
 
 
 class Pipe:
@@ -102,16 +91,8 @@ def shake(sock: socket.socket, address: str, context: ssl.SSLContext, deadline: 
                 raise EOFError
             done, data = pipe.shake(came)
         sock.sendall(data)
-    except ssl.SSLCertVerificationError as error:
-        raise RefusedError(
-            f"the certificate of {address} is not the one of this yard ({error.verify_message}):"
-            " check TASKYARD_TLS_CA, and the names in the master's certificate"
-        ) from error
     except ssl.SSLError as error:
-        raise RefusedError(
-            f"{address} does not take our TLS ({error.reason or error}): check that the master has"
-            " TASKYARD_TLS_* set, and that the certificates are of one yard"
-        ) from error
+        raise refusal(error, f"the master at {address}") from error
     except (OSError, EOFError) as error:
         raise UnreachableError(
             f"{address} broke off the TLS handshake ({str(error) or 'end of data'}):"
