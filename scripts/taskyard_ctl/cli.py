@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "delete": "jobs", "check": "check",
     },
     "Look": {"status": "status", "logs": "logs", "drain": "scale"},
+    "Between hosts": {"certs": "certs", "tunnel": "tunnel"},
 }  # fmt: skip
 VERBS = {verb: module for section in SECTIONS.values() for verb, module in section.items()}
 
@@ -150,9 +151,17 @@ def say(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = Options()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if os.environ.get("_TASKYARD_COMPLETE"):
+        cli.main(words, prog_name="taskyard")  # answers the shell, and exits
     try:
-        code = cli.main(arguments, prog_name="taskyard", standalone_mode=False, obj=options)
+        # Not cli.main(), which would answer a Ctrl-C and a closed pipe in its own way.
+        with cli.make_context("taskyard", words, obj=options) as ctx:
+            code = cli.invoke(ctx)
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return EXIT_USAGE

@@ -83,7 +83,8 @@ def _workers(workers: "Iterable[WorkerStatus]", now: float) -> Table:
     right = ["slots", "leased", "completed", "failed", "memory", "up"]
     table = _table("worker", "host", "state", *(Column(name, justify="right") for name in right), "runs")
     for worker in workers:
-        runs = ", ".join(f"{r.job}/{r.index} {duration(now - r.since)}" for r in worker.running)
+        running = worker.running if worker.leased else []  # what a heartbeat said may have ended since
+        runs = ", ".join(f"{r.job}/{r.index} {duration(now - r.since)}" for r in running)
         counts = (worker.slots, worker.leased, worker.completed, worker.failed)
         table.add_row(
             worker.id, worker.host, _state(worker.state), *(f"{count:,}" for count in counts),
@@ -140,8 +141,10 @@ def listing(functions: "dict[str, float]", faults: "dict[str, str]") -> Renderab
 
 
 def duration(seconds: float) -> str:
-    """As people say it: 4.2 s, 3 min, 2 h 5 min, 3 d."""
+    """As people say it: 12 ms, 4.2 s, 3 min, 2 h 5 min, 3 d."""
     seconds = max(0.0, seconds)
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -44,7 +44,7 @@ class Request:
 def submit(folder: YardFolder, request: Request, wait: bool, containers: Callable[[], bool]) -> int:
     """Submit and print the job's id, or wait and print its results; returns the exit code."""
     items = _items(folder, request, containers)
-    with folder.connect(reconnect=None) as yard:
+    with folder.connect(persistent=True) as yard:
         alone = _check_function(yard, request.function)
         return _follow(yard, request, items) if wait else _leave(yard, request, items, alone)
 

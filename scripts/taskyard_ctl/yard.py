@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 STATE = ".taskyard"
 RECORD = "yard.json"
-PATIENCE_S = 5.0
+PATIENCE_S = 2.0  # more than a master that restarts takes
 _OURS = (PREFIX, "COMPOSE_")
 _PATHS = ("JOURNAL", "TASKS_DIR", "TLS_CA", "TLS_CERT", "TLS_KEY")
 
@@ -147,11 +147,13 @@ class YardFolder:
 
     # ------------------------------------------------------------ the master
 
-    def connect(self, patience: float = PATIENCE_S, reconnect: float | None = PATIENCE_S) -> "Yard":
-        """A connection to the master, which has to answer within `patience` seconds.
+    def connect(self, patience: float = 0.0, persistent: bool = False) -> "Yard":
+        """A connection to the master, which has to answer within `patience` seconds, PATIENCE_S unless told.
 
-        A lost connection may stay lost for `reconnect` seconds; None waits for the master for ever.
+        A lost connection may stay lost as long; a persistent one waits for the master for ever.
         """
         from taskyard.client import Yard
 
+        patience = patience or PATIENCE_S
+        reconnect = None if persistent else patience
         return Yard.from_settings(self.settings, label="taskyard", patience=patience, reconnect=reconnect)

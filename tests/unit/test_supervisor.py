@@ -192,7 +192,7 @@ def test_a_killed_supervisor_leaves_no_orphan(start: Start, folder: YardFolder) 
     pids = [running(engine, name).pid for name in ("master", "worker-1", "worker-2")]
     os.kill(supervisor_pid(engine), signal.SIGKILL)
     for pid in pids:
-        eventually(lambda pid=pid: not is_alive(pid), f"{pid} dies")  # type: ignore[misc]
+        eventually(lambda pid=pid: not is_alive(pid), f"{pid} dies")
     assert not engine.running()
     again = start(workers=1)  # leftovers do not matter
     running(again, "worker-1")

@@ -1,5 +1,6 @@
 """`logs`: what master and workers say, merged by time."""
 
+import contextlib
 import socket
 import sys
 import time
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskyard.errors import TaskyardError, UsageError
+from taskyard.errors import TaskyardError, UnreachableError, UsageError
 from taskyard_ctl.cli import Verb, say, yard_of
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ def logs(
     if host not in ("", here, "localhost"):
         raise UsageError(f"--host {host}: this yard has only this host, {here}")
     folder = yard_of(ctx)
-    keep = tools.wanted(worker, _id(folder, job) if job else "", grep)
-    lines = (line for line in _engine(folder).lines(tools.since(since, time.time()), follow) if keep(line))
+    begin, _ = tools.since(since, time.time()), tools.wanted("", "", grep)  # what is wrong is told first
+    engine = _engine(folder)
+    keep = tools.wanted(_source(folder, engine, worker), _id(folder, job), grep)
+    lines = (line for line in engine.lines(begin, follow) if keep(line))
     if output_dir is not None:
         count = tools.write_files(lines, output_dir)
         say(f"wrote {count} files to {output_dir}")
@@ -79,11 +82,25 @@ def _engine(folder: "YardFolder") -> "Engine":
 
 def _id(folder: "YardFolder", job: str) -> str:
     """The id of a job by its name, if the master can be asked."""
-    try:
-        with folder.connect(patience=1.0) as master:
-            found = master.status(job).jobs
-    except UsageError:
-        raise
-    except TaskyardError:
-        return job
-    return found[-1].id if found else job
+    if job:
+        with contextlib.suppress(UnreachableError), folder.connect() as master:
+            return master.job(job).id
+    return job
+
+
+def _source(folder: "YardFolder", engine: "Engine", worker: str) -> str:
+    """The name in the logs of a worker that may be called by its id in 'taskyard status'."""
+    from taskyard_ctl.scaling import status_of
+
+    members = engine.members() if worker else []
+    if any(worker in (member.name, member.name.rpartition("-")[2]) for member in members):
+        return worker
+    with contextlib.suppress(TaskyardError):
+        if members and folder.has_key:
+            with folder.connect() as master:
+                workers = master.status().workers
+            for member in members:
+                status = status_of(member, workers)
+                if status is not None and status.id.startswith(worker):
+                    return member.name
+    return worker

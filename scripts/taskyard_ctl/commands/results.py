@@ -25,7 +25,7 @@ def results(ctx: click.Context, job: str, follow: bool, ordered: bool, failed: b
     from taskyard_ctl.following import Results, conclude
     from taskyard_ctl.progress import Progress
 
-    with yard_of(ctx).connect(reconnect=None if follow else 5.0) as yard:
+    with yard_of(ctx).connect(persistent=follow) as yard:
         found = yard.job(job)
         output = Results(found.id, as_json)
         outcomes = found.results(follow=follow, ordered=ordered, failed=failed)

@@ -1,0 +1,163 @@
+"""What programs and people read: JSON shapes, tables, progress."""
+
+import io
+import json
+import re
+import sys
+
+import pytest
+from rich.console import Console
+
+from taskyard.allow import Allow
+from taskyard.job import Outcome
+from taskyard.messages import Failure, JobStatus, MasterStatus, Running, StatusReply, WorkerStatus
+from taskyard_ctl import render, shapes
+from taskyard_ctl.following import Results, exit_code
+
+NOW = 1_767_225_600.0
+
+
+def job(**changes: object) -> JobStatus:
+    values: dict[str, object] = {
+        "id": "0123456789ab", "name": "squares", "function": "squares:square", "state": "closed", "total": 10,
+        "ready": 0, "leased": 0, "delayed": 0, "suspect": 0, "completed": 10, "dead": 0, "cancelled": 0,
+        "retries": 0, "seconds": 1.0, "created": NOW - 4, "ended": NOW - 2, "priority": 0, "note": "",
+        "error": "",
+    }  # fmt: skip
+    return JobStatus(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def worker() -> WorkerStatus:
+    return WorkerStatus(
+        id="w-1", host="here", pid=7, container="", state="running", slots=1,
+        running=[Running(0, "0123456789ab", 3, NOW - 1)], leased=4, completed=1234, failed=0, joined=NOW - 60,
+        seen=NOW, version="0.1.0", python="3.13.5", digest="d", functions=["squares:square"], memory=30 << 20,
+    )  # fmt: skip
+
+
+def reply(*jobs: JobStatus, workers: bool = True) -> StatusReply:
+    master = MasterStatus(
+        address="0.0.0.0:5000", pid=1, version="0.1.0", python="3.13.5", started=NOW - 100, boot=1, web="",
+        journal="/j", journal_bytes=2048, memory=1 << 20, connections=1, warnings=["the disk is nearly full"],
+    )  # fmt: skip
+    return StatusReply(1, master, list(jobs), [worker()] if workers else [])
+
+
+def outcome(index: int = 0, result: object = 1, error: Failure | None = None) -> Outcome:
+    return Outcome(
+        index, "dead" if error else "completed", result, error, 1, "w-1", "here", NOW, 0.25, Allow()
+    )
+
+
+def text_of(status: StatusReply, width: int = 200) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width).print(render.status(status, "127.0.0.1:5002", NOW))
+    return file.getvalue()
+
+
+def test_status_has_the_contracts_shape() -> None:
+    shape = json.loads(shapes.line(shapes.status(reply(job()), "127.0.0.1:5002")))
+    assert list(shape) == ["master", "jobs", "workers"]
+    assert {"address", "pid", "version", "started"} <= set(shape["master"])
+    assert shape["master"]["address"] == "127.0.0.1:5002"  # where it was dialled
+    counts = {"total", "ready", "leased", "delayed", "completed", "dead", "cancelled"}
+    assert {"id", "name", "function", *counts} <= set(shape["jobs"][0])
+    wanted = {"id", "host", "pid", "container", "state", "slots", "running", "completed"}
+    assert wanted <= set(shape["workers"][0])
+    running = {"slot": 0, "job": "0123456789ab", "index": 3, "since": NOW - 1}
+    assert shape["workers"][0]["running"] == [running]
+
+
+def test_a_result_has_the_contracts_shape() -> None:
+    shape = json.loads(shapes.line(shapes.result("j", outcome(3, (1, b"x")))))
+    assert shape == {
+        "job": "j", "index": 3, "state": "completed", "value": [1, {"$bytes": "eA=="}], "error": None,
+        "attempts": 1, "worker": "w-1", "host": "here", "started": NOW, "seconds": 0.25,
+    }  # fmt: skip
+
+
+def test_an_error_has_the_contracts_shape() -> None:
+    failure = Failure("raised", "ValueError", "no", "Traceback ...", b"secret bytes")
+    shape = shapes.result("j", outcome(0, None, failure))
+    assert shape["value"] is None
+    assert shape["error"] == {
+        "reason": "raised", "type": "ValueError", "message": "no", "traceback": "Traceback ...",
+    }  # fmt: skip
+
+
+def test_tables_of_status() -> None:
+    text = text_of(reply(job(), job(id="plain", name="plain", total=0)))
+    assert "master 127.0.0.1:5002  version 0.1.0  up 100 s" in text
+    assert "warning: the disk is nearly full" in text
+    assert "squares" in text
+    assert "5.0/s" in text
+    assert "plain" not in text  # until somebody uses it
+    assert "1,234" in text
+    assert "0123456789ab/3 1.0 s" in text
+
+
+def test_an_empty_yard_says_what_to_do() -> None:
+    text = text_of(reply(workers=False))
+    assert "no workers yet: taskyard scale 2" in text
+    assert "no jobs yet: taskyard submit" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({}, "completed"),
+        ({"dead": 1}, "dead"),
+        ({"ended": 0.0}, "running"),
+        ({"ended": 0.0, "note": "no workers yet"}, "waiting"),
+        ({"state": "open", "ended": 0.0}, "open"),
+        ({"state": "cancelled"}, "cancelled"),
+    ],
+)
+def test_a_jobs_state_in_a_word(changes: dict[str, object], word: str) -> None:
+    row = next(line for line in text_of(reply(job(**changes))).splitlines() if "squares:square" in line)
+    assert row.split()[3] == word
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({}, 0), ({"dead": 1}, 1), ({"cancelled": 1}, 1), ({"state": "incomplete"}, 1), ({"ready": 5}, 0)],
+)
+def test_the_exit_code_says_whether_all_completed(changes: dict[str, object], code: int) -> None:
+    assert exit_code(job(**changes)) == code
+
+
+def test_results_are_lines_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Results("j", as_json=False).write(outcome(i, i * i) for i in range(3))
+    assert [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()] == [0, 1, 4]
+
+
+def test_results_are_a_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    failure = Failure("raised", "ValueError", "[b]no[/b]")
+    Results("j", as_json=False).write([outcome(0, {"a": 1}), outcome(1, None, failure)])
+    lines = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue()).splitlines()
+    assert lines[0].split() == ["index", "state", "value", "or", "error", "attempts", "seconds", "worker"]
+    assert "{'a': 1}" in lines[1]
+    assert "ValueError: [b]no[/b]" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 ms"), (4.23, "4.2 s"), (75, "75 s"), (180, "3 min"), (7500, "2 h 5 min"), (300_000, "3 d")],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert render.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(5, "5 B"), (2048, "2.0 KiB"), (31 << 20, "31 MiB"), (1 << 41, "2048 GiB")]
+)
+def test_sizes(count: int, text: str) -> None:
+    assert render.size(count) == text
