@@ -23,7 +23,8 @@ if TYPE_CHECKING:  # most connections start without TLS and need not wait for it
 
     from taskyard.tls import Pipe
 
-_STEP_SECONDS = 5.0  # that one attempt may take from the first byte to the welcome
+_MOST_SECONDS = 5.0  # that one attempt may take, from dialling to the welcome
+_LEAST_SECONDS = 0.5  # that it may take however little is left
 _READ = 1 << 16  # bytes at a time, more while the peer sends faster
 _READ_MOST = 1 << 20
 # A master whose host vanished is noticed after 15 to 18 s, whether something waits to be sent or not.
@@ -86,7 +87,7 @@ def dial(
 
     The socket comes back blocking and without a time limit.
     """
-    deadline = Deadline(min(deadline.at, Deadline.after(_STEP_SECONDS).at))
+    deadline = Deadline.after(min(_MOST_SECONDS, max(_LEAST_SECONDS, deadline.left())))
     sock = _connect(address, deadline)
     try:
         wire = Wire(sock)
@@ -105,10 +106,11 @@ def dial(
 def _connect(address: str, deadline: Deadline) -> socket.socket:
     host, port = split_address(address)
     try:
-        sock = socket.create_connection((host, port), timeout=max(0.05, deadline.left()))
-    except socket.gaierror as error:
+        sock = socket.create_connection((host, port), timeout=deadline.left())
+    except (socket.gaierror, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it can be no name"
         raise UnreachableError(
-            f"the name {host} of TASKYARD_ADDRESS={address} is not known here ({error.strerror}): check it"
+            f"the name {host} of TASKYARD_ADDRESS={address} is not known here ({why}): check it"
         ) from error
     except OSError as error:
         why = "" if isinstance(error, ConnectionRefusedError) else f" ({error.strerror or error})"

@@ -71,11 +71,12 @@ class Submitter:
         self._sent: deque[_Sent] = deque()  # in order of index
         self._asked = 0  # chunks whose answer is out
         self._next = 0  # index of the next task that is put
+        self._accepted = 0  # tasks that the master has answered for
         self._error: TaskyardError | None = None
         self._closed = False
         self._opening = connection.send(request, self._opened)
         if not fresh:
-            self._next = self.opened().next
+            self._next = self._accepted = self.opened().next
 
     def opened(self) -> Opened:
         """Return the master's answer to Open, once it is there; raises the error if there is one."""
@@ -166,7 +167,7 @@ class Submitter:
                 self._unput()
             self._wait_for(lambda: not self._buffer and not self._asked, deadline)
             self._unput()
-            total = self._sent[0].first if self._sent else self._next
+            total = self._accepted
         with suppress(TaskyardError):
             self._connection.ask(Close(0, self.job, total, reason), Ok, max(0.1, deadline.left()))
         self._leave()
@@ -262,7 +263,8 @@ class Submitter:
             elif self._error is None:
                 self._error = _error_in(pending)
             while self._sent and self._sent[0].accepted:
-                self._sent.popleft()
+                first = self._sent.popleft()
+                self._accepted = first.first + first.count
             if self._sent and self._sent[0].gap and self._error is None:
                 # It was judged while one before it had no place yet; now all of those have.
                 self._sent[0].sure = True
