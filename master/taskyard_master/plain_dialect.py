@@ -95,8 +95,11 @@ class PlainDialect:
 
     def _call(self, calls: Holder, frame: bytes) -> None:
         try:
+            # Looked at before it costs anything; twice, as old protocols write bytes longer than ours.
+            if len(frame) > 2 * self._queues.payload + FIRST_LIMIT:
+                raise self._queues.too_large(len(frame))
             name, method, args, kwds = self._request(frame)
-        except PayloadError as error:  # a value of a kind that does not travel
+        except PayloadError as error:  # a value that does not travel, and whoever put it should know why
             self._link.send(plain.error("ValueError", str(error)))
             return
         if not isinstance(name, str) or name not in self._queues.names:

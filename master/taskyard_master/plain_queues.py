@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from taskyard import plain
+from taskyard.errors import PayloadError
 from taskyard.settings import Settings
 from taskyard_master.limits import Complaints
 from taskyard_master.peers import Peer, Verbs
@@ -60,6 +61,12 @@ class Queues:
         self.complaints = Complaints(log)
         self._empty = asyncio.Event()
 
+    def too_large(self, size: int) -> PayloadError:
+        return PayloadError(
+            f"a value of {size} bytes is more than the {self.payload} of TASKYARD_PAYLOAD:"
+            " put the data on shared storage and send its path"
+        )
+
     async def results_taken(self) -> None:
         """Return when no result waits."""
         while self.service.plain_counts()[2]:
@@ -78,6 +85,8 @@ class Holder:
     `task_done` counts gets in order, whether their results were put by then or not, so it needs no list of
     its own: the n-th call is about the n-th get.
     """
+
+    __slots__ = ("_delivered", "_results", "_tasks", "dones", "gets", "leases", "peer", "puts", "queues")
 
     def __init__(self, queues: Queues, peer: Peer) -> None:
         self.peer = peer
@@ -119,6 +128,8 @@ class Holder:
 class _Queue:
     """The methods of `queue.Queue` with its arguments; those that may wait return a coroutine."""
 
+    __slots__ = ("_holder", "_queues", "_service")
+
     def __init__(self, holder: Holder) -> None:
         self._holder = holder
         self._queues = holder.queues
@@ -127,10 +138,7 @@ class _Queue:
     def put(self, item: Any, block: Any = True, timeout: Any = None) -> Answer:
         value = plain.dumps(item)
         if len(value) > self._queues.payload:
-            raise ValueError(
-                f"a value of {len(value)} bytes is more than the {self._queues.payload} of"
-                " TASKYARD_PAYLOAD: put the data on shared storage and send its path"
-            )
+            raise self._queues.too_large(len(value))
         if block and not self._queues.maxsize:
             timeout = None  # an unbounded queue does not look at it
         return self._put(value, _patience(block, timeout))
@@ -165,6 +173,8 @@ class _Queue:
 
 class TaskQueue(_Queue):
     """Where tasks are put and leased."""
+
+    __slots__ = ()
 
     def task_done(self) -> Answer:
         """Settle the oldest lease not yet marked done, or do nothing where its result was put."""
@@ -210,6 +220,8 @@ class TaskQueue(_Queue):
 
 class ResultQueue(_Queue):
     """Where results are put, which settles leases, and taken."""
+
+    __slots__ = ()
 
     def task_done(self) -> Answer:
         return _NONE  # a result is done when it was taken

@@ -127,8 +127,8 @@ class Server:
             origin = group(where[0])
             refusal = self._common.admission.enter(origin)
             if refusal:
-                sock.close()
                 self._common.complaints.say("peer-turned-away", f"{address} was turned away: {refusal}")
+                sock.close()
                 continue
             connection = Connection(self._common, sock, address, origin)
             connection.enter()

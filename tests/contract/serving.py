@@ -29,7 +29,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
-PATIENCE = 20.0  # seconds for what should take milliseconds, on a machine that is busy
+PATIENCE = 15.0  # seconds for what should take milliseconds, on a machine that is busy
 
 
 Maker = Callable[[Settings], AbstractAsyncContextManager[Any]]

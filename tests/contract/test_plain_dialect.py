@@ -352,6 +352,8 @@ def test_a_value_that_is_too_large_is_refused_with_a_cure() -> None:
         for target in ("task", "result"):
             with pytest.raises(ValueError, match="shared storage"):
                 peer.call(target, "put", "x" * 1001)
+            with pytest.raises(ValueError, match="shared storage"):
+                peer.call(target, "put", [b"x" * 1000] * 1000, timeout=b"y" * 100_000)
             peer.call(target, "put", "x" * 900)
 
 

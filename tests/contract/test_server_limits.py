@@ -354,3 +354,13 @@ def test_tls_is_mutual_and_the_port_takes_nothing_else(loop_name: str, certifica
         assert silent.rest() == []
         silent.sock.close()
         eventually(lambda: served.server.connections == 0)
+
+
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "[::1]"])
+def test_the_port_listens_where_the_address_says(host: str) -> None:
+    with serving(address=f"{host}:0") as served:
+        where = {"localhost": "localhost", "0.0.0.0": "127.0.0.1", "[::1]": "::1"}[host]
+        assert served.server.address == f"{host}:{served.port}"
+        with socket.create_connection((where, served.port), 20) as peer:
+            assert peer.recv(64)[4:].startswith(b"#CHALLENGE#")
+        eventually(lambda: served.service.connections() == 0)
