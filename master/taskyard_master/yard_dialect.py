@@ -104,5 +104,5 @@ class YardDialect:
 def _decode(frame: bytes) -> Request:
     try:
         return messages.decode_request(frame)
-    except msgspec.MsgspecError as fault:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:  # broken text, depth without end
         raise ProtocolError(f"it sent what is no message of {GREETING.decode()}: {fault}") from None

@@ -95,8 +95,14 @@ def test_the_service_can_close_a_connection(served: Serving) -> None:
         eventually(lambda: served.service.ended)
 
 
+BAD_TEXT = encode(Renew(1, "jjjj")).replace(b"jjjj", b"j\x80jj")
+DEEP = b"\x91" * 100_000
+
+
 @pytest.mark.parametrize(
-    "frame", [b"", b"\x00", b"junk" * 50, encode(hello()), encode(Ok(1))], ids=lambda frame: frame[:8].hex()
+    "frame",
+    [BAD_TEXT, DEEP, b"", b"\x00", b"junk" * 50, encode(hello()), encode(Ok(1))],
+    ids=lambda frame: frame[:8].hex(),
 )
 def test_what_is_no_request_ends_the_connection(served: Serving, frame: bytes) -> None:
     with Raw(served).prove() as peer:
