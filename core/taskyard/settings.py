@@ -100,8 +100,6 @@ REGISTRY: tuple[Setting, ...] = (
             "Where the master listens, and where workers and clients dial."),
     Setting("AUTHKEY", _key, "", _ALL, "text",
             "The shared secret of master, workers and clients, as in multiprocessing.", secret=True),
-    Setting("PORT", _whole, "5002", "ctl", "port",
-            "The port of 127.0.0.1 that compose publishes the master on; the port of ADDRESS."),
     Setting("JOURNAL", _text, ".taskyard/journal.db", "master", "path",
             "The file that holds every accepted task and outcome."),
     Setting("TASKS_DIR", _text, "examples", "worker ctl", "path",
