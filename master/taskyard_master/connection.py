@@ -19,6 +19,7 @@ from taskyard.errors import ProtocolError, RefusedError, TaskyardError
 from taskyard.frames import Framer, ServerHandshake, encode, header
 from taskyard_master.limits import Admission, Complaints
 from taskyard_master.peers import Dialect
+from taskyard_master.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -30,43 +31,6 @@ _TURN = 8  # frames of one peer before others, and the replies to these, have th
 _OUTPUT_HIGH = 1 << 20  # bytes of waiting output at which nothing more is read from that peer
 _JOINED = 1 << 16  # a payload up to this size is put behind its header in one write
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
-
-
-class Watch:
-    """Connections that must get somewhere by a deadline, looked at by one timer for all."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, period: float) -> None:
-        self._loop = loop
-        self._period = period
-        self._deadlines: dict[Connection, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def set(self, connection: "Connection", deadline: float) -> None:
-        self._deadlines[connection] = deadline
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._period, self._look)
-
-    def extend(self, connection: "Connection", seconds: float) -> None:
-        """Move a deadline; without one, nothing."""
-        if connection in self._deadlines:
-            self._deadlines[connection] += seconds
-
-    def clear(self, connection: "Connection") -> None:
-        self._deadlines.pop(connection, None)
-
-    def has(self, connection: "Connection") -> bool:
-        return connection in self._deadlines
-
-    def stop(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-
-    def _look(self) -> None:
-        self._timer = self._loop.call_later(self._period, self._look) if self._deadlines else None
-        now = self._loop.time()
-        for connection in [one for one, deadline in self._deadlines.items() if deadline <= now]:
-            connection.late()
 
 
 @dataclass(slots=True)

@@ -18,11 +18,12 @@ from itertools import count
 from taskyard.errors import SettingsError
 from taskyard.settings import Settings
 from taskyard.tls import server_context
-from taskyard_master.connection import Common, Connection, Watch
+from taskyard_master.connection import Common, Connection
 from taskyard_master.limits import Admission, Complaints, group
 from taskyard_master.peers import Dialect, Peer, Verbs
 from taskyard_master.plain_dialect import PlainDialect
 from taskyard_master.plain_queues import Queues
+from taskyard_master.watch import Watch
 from taskyard_master.yard_dialect import FAMILY, YardDialect
 
 log = logging.getLogger(__name__)
