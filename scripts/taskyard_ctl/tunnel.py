@@ -1,17 +1,14 @@
 """A local plain port for scripts that know no TLS: their bytes go to the master over mutual TLS.
 
 One connection here is one connection there; nothing is looked into, and what fails is that one connection
-alone. The standard library writes twice and then reads, which costs 44 ms a connect where the kernel delays
-its acknowledgements: both legs tell it not to, at each read.
+alone.
 """
 
 import asyncio
-import contextlib
+import ipaddress
 import os
 import signal
-import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
 
 from taskyard.errors import SettingsError, TaskyardError, UnreachableError
@@ -19,98 +16,9 @@ from taskyard.settings import Settings, split_address
 from taskyard.tls_context import LiveContext
 from taskyard.tls_faults import hung_up, refusal
 from taskyard.tls_files import Files
+from taskyard_ctl.legs import CHUNK, Leg, SecureLeg
 
-CHUNK = 1 << 16
 PATIENCE_S = 10.0  # for the master's answer to a new connection
-_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
-_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3))
-
-
-class Leg:
-    """A TCP connection, as the pumps use it."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._sock: socket.socket = writer.get_extra_info("socket")
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE:
-            if hasattr(socket, name):
-                self._sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-    async def read(self) -> bytes:
-        """What came next; empty at the end."""
-        data = await self._reader.read(CHUNK)
-        if _QUICKACK is not None:
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        return data
-
-    async def write(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    async def finish(self) -> None:
-        """Nothing more will be written; reading goes on."""
-        with contextlib.suppress(OSError):
-            self._writer.write_eof()
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class SecureLeg(Leg):
-    """The same under TLS; asyncio's own TLS cannot end one direction and go on reading."""
-
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext, name: str
-    ) -> None:
-        super().__init__(reader, writer)
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
-        self._ready: deque[bytes] = deque()  # read before it was asked for
-
-    async def shake_hands(self) -> None:
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await self._feed()
-            else:
-                return await super().write(self._outgoing.read())
-
-    async def read(self) -> bytes:
-        while not self._ready:
-            try:
-                return self._tls.read(CHUNK)
-            except ssl.SSLWantReadError:
-                await self._feed()
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return b""  # frames have lengths: a connection cut short is noticed by who reads them
-        return self._ready.popleft()
-
-    async def write(self, data: bytes) -> None:
-        self._tls.write(data)
-        await super().write(self._outgoing.read())
-
-    async def finish(self) -> None:
-        # OpenSSL takes bytes that it has but did not give out yet for a fault when it says goodbye.
-        with contextlib.suppress(ssl.SSLError):
-            while data := self._tls.read(CHUNK):
-                self._ready.append(data)
-        with contextlib.suppress(ssl.SSLError):
-            self._tls.unwrap()  # says goodbye, and wants to read the other's: that is `read`'s
-        await super().write(self._outgoing.read())
-
-    async def _feed(self) -> None:
-        if self._outgoing.pending:
-            await super().write(self._outgoing.read())
-        data = await super().read()
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
 
 
 class Tunnel:
@@ -185,8 +93,8 @@ class Tunnel:
         master: SecureLeg | None = None
         try:
             master = await self._dial()
-            self._said = ""
-            if not await _both(local, master):
+            await _both(local, master)
+            if not master.heard:
                 self._tell(str(hung_up(self._peer)))
         except TaskyardError as fault:
             self._tell(str(fault))
@@ -197,6 +105,8 @@ class Tunnel:
         finally:
             if master:
                 master.close()
+                if master.heard:
+                    self._said = ""
 
     def _tell(self, line: str) -> None:
         """Say it once: a script that dials again and again says the same each time."""
@@ -205,24 +115,28 @@ class Tunnel:
             self._say(line)
 
 
-async def _both(local: Leg, master: Leg) -> int:
-    """Carry bytes both ways until both have ended; returns how many the master sent."""
+async def _both(local: Leg, master: Leg) -> None:
+    """Carry bytes both ways until both have ended."""
     ways = [asyncio.ensure_future(_pump(local, master)), asyncio.ensure_future(_pump(master, local))]
     try:
-        return (await asyncio.gather(*ways))[1]
+        await asyncio.gather(*ways)
     finally:
         for way in ways:
             way.cancel()
 
 
-async def _pump(source: Leg, sink: Leg) -> int:
-    """Carry bytes one way until their end, and pass the end on; returns how many there were."""
-    count = 0
+async def _pump(source: Leg, sink: Leg) -> None:
+    """Carry bytes one way until their end, and pass the end on."""
     while data := await source.read():
-        count += len(data)
         await sink.write(data)
     await sink.finish()
-    return count
+
+
+def _stays_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _words(fault: OSError) -> str:
@@ -248,6 +162,10 @@ async def run(
         await tunnel.try_out()
     except UnreachableError as fault:
         say(f"{fault}; the tunnel waits for it")
-    ready(await tunnel.start(listen or f"127.0.0.1:{settings.endpoint[1]}"))
+    listen = listen or f"127.0.0.1:{settings.endpoint[1]}"
+    address = await tunnel.start(listen)
+    if not _stays_here(split_address(listen)[0]):
+        say(f"{address} can be dialled from other hosts, and nothing is sealed on the way from them to here")
+    ready(address)
     await stop.wait()
     await tunnel.stop()

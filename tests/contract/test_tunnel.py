@@ -93,10 +93,10 @@ def test_an_unmodified_script_works_through_it(certs: CertFolder, version: str, 
 
 CONNECTS = """
 import sys, time
-from multiprocessing.connection import Client
+from multiprocessing.managers import BaseManager
 for _ in range(40):
     start = time.perf_counter()
-    Client((sys.argv[1], int(sys.argv[2])), authkey=sys.argv[3].encode()).close()
+    BaseManager((sys.argv[1], int(sys.argv[2])), sys.argv[3].encode()).connect()
     print(time.perf_counter() - start)
 """
 
@@ -276,10 +276,12 @@ def test_a_revoked_tunnel_is_told_so_and_takes_up_its_new_certificate(tmp_path: 
         certs.revoke("client", now())
         live.refresh()
         listener.context = live.context
-        with connect(where) as wire:
-            assert rest(wire) == b""
+        for _ in range(3):
+            with connect(where) as wire:
+                assert rest(wire) == b""
         eventually(lambda: len(said) > 1, "that its files are gone, and that it was not let in")
-        assert any("client.pem cannot be read" in line for line in said)
+        assert "client.pem cannot be read" in said[0]
+        assert len(said) == 2
         certs.renew(CLIENT, now())
         with connect(where) as wire:
             assert wire.recv(5) == b"hello"
@@ -346,12 +348,13 @@ def test_the_command_waits_for_a_master_that_is_away(certs: CertFolder, tmp_path
     with listening(master_of(certs)) as listener:
         port = listener.port
     environ = {**settings(certs, "client"), "TASKYARD_ADDRESS": f"127.0.0.1:{port}"}
-    with command(tmp_path, environ, "--listen", "127.0.0.1:0") as process:
+    with command(tmp_path, environ, "--listen", "0.0.0.0:0") as process:
         assert process.stdout
-        host, own = process.stdout.readline().strip().split(":")
-        with listening(master_of(certs), port=port), connect((host, int(own))) as wire:
+        _, own = process.stdout.readline().strip().split(":")
+        with listening(master_of(certs), port=port), connect(("127.0.0.1", int(own))) as wire:
             assert wire.recv(5) == b"hello"
         process.terminate()
         code, said = ends(process)
     assert code == EXIT_DONE
     assert "waits for it" in said[0]
+    assert "can be dialled from other hosts" in said[1]
