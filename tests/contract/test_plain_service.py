@@ -108,13 +108,13 @@ def test_done_when_delivered_where_the_setting_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.xfail(reason="a granted task does not wake a put that waits for room", strict=False)
-@pytest.mark.timeout(20)
 def test_bounded_queues_hold_a_put_until_there_is_room(tmp_path: Path) -> None:
     with (
         serving(maker=journaled, journal=tmp_path / "journal", plain_maxsize=1) as served,
         Caller(served) as producer,
         Caller(served) as worker,
     ):
+        producer.sock.settimeout(5)
         producer.call("task", "put", 0)
         assert producer.call("task", "full") is True
         with pytest.raises(queue.Full):
