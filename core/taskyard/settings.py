@@ -166,8 +166,8 @@ REGISTRY: tuple[Setting, ...] = (
     Setting("WEB", _text, "", "master", "host:port", "Where the dashboard listens; empty = off."),
     Setting("WEB_TOKEN", _text, "", "master ctl", "text", "What a browser must show once.", secret=True),
     Setting("LOG", _choice("text", "json"), "text", _ALL, "word", "How log lines look."),
-    Setting("FAILPOINT", _text, "", "master worker", "name[:n]",
-            "For tests: the process ends at the n-th passing of this named point."),
+    Setting("FAILPOINT", _text, "", "master worker", "name[:n][:error]",
+            "For tests: the process ends, or gets an I/O error, at the n-th passing of this named point."),
 )  # fmt: skip
 
 _BY_VARIABLE = {setting.variable: setting for setting in REGISTRY}

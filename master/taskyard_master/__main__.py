@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import sys
 import time
 from pathlib import Path
 
+from taskyard import failpoints
 from taskyard import log as logs
 from taskyard.errors import EXIT_DONE, EXIT_INTERNAL, EXIT_UNREACHABLE, TaskyardError
 from taskyard.settings import Settings
@@ -42,6 +44,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     journal = Journal(Path(settings.journal), loop.call_soon_threadsafe)
     try:
         ledger = load(journal, settings)
+        failpoints.passing("replay.after")
         journal.start()
         ledger.rearm(time.monotonic())
         service = Service(settings, journal, ledger, loop)
@@ -56,6 +59,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         keeping = asyncio.create_task(service.housekeeping())
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait({keeping, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        failpoints.passing("stop.before")
         service.stop()
         if keeping.done():
             keeping.result()  # housekeeping ends by itself only with an error
@@ -64,6 +68,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     finally:
         await asyncio.to_thread(journal.close)
     logs.event(log, "stopped", "master stopped, everything answered is in the journal")
+
+
+def allow_files(connections: int) -> None:
+    """Lift this process's own limit of open files toward what the connections need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 256  # the journal, the dashboard, what libraries open
+    wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def run(settings: Settings) -> None:
@@ -79,7 +92,9 @@ def main() -> int:
     """Exit code of the process; every expected error is one line on stderr."""
     try:
         settings = Settings.from_env()
+        failpoints.arm(settings.failpoint)
         logs.setup(settings.log)
+        allow_files(settings.connections)
         runner = asyncio.run
         with contextlib.suppress(ImportError):  # uvloop is faster where it is installed
             import uvloop

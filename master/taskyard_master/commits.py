@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from taskyard import failpoints
 from taskyard.messages import Record
 from taskyard_master.journal import Journal
 from taskyard_master.ledger import Ledger
@@ -89,8 +90,10 @@ class Commits:
         offset: int,
     ) -> None:
         if error is None:
+            failpoints.passing("apply.before")
             self.ledger.commit(ticket, time.monotonic())
             self.applied = max(self.applied, seq)
+            failpoints.passing("apply.after")
         else:
             self.ledger.abort(ticket)
         self._tickets.pop(ticket).set_result(None)

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from taskyard import failpoints
 from taskyard.errors import StorageError
 from taskyard.messages import Chunked, Granting, Record, decode_record, encode
 from taskyard_master import schema
@@ -176,6 +177,7 @@ class Journal:
 
     def _write(self, rows: list[Entry], snapshot: tuple[int, bytes] | None) -> list[int]:
         execute = self._writer.execute
+        failpoints.passing("commit.begin")
         execute("BEGIN IMMEDIATE")
         seqs = []
         for record, block in rows:
@@ -185,11 +187,15 @@ class Journal:
             values = (kind, record.job, first, count, zlib.crc32(data), data, zlib.crc32(block), block)
             seqs.append(execute(schema.INSERT, values).lastrowid or 0)
         if snapshot:
+            failpoints.passing("snapshot.before")
             seq, data = snapshot
             execute("DELETE FROM snapshot")
             execute("INSERT INTO snapshot VALUES (?, ?, ?)", (seq, data, zlib.crc32(data)))
             execute(schema.COMPACT, (seq,))
+            failpoints.passing("snapshot.after")
+        failpoints.passing("commit.before")
         execute("COMMIT")
+        failpoints.passing("commit.after")
         return seqs
 
     def _rollback(self) -> None:
@@ -223,7 +229,9 @@ class Journal:
     def _purge_some(self) -> None:
         job = self._purges[0]
         try:
+            failpoints.passing("purge.before")
             gone = self._writer.execute(schema.PURGE, (job, PURGE_ROWS)).rowcount
+            failpoints.passing("purge.after")
             self._writer.executescript("PRAGMA incremental_vacuum(4000)")  # execute() frees one page only
         except sqlite3.Error as error:
             log.warning("the rows of deleted job %s stay for now: %s", job, error)
@@ -246,7 +254,7 @@ class Journal:
         """Copy the journal, consistent, to a new file; runs in any thread."""
         source, copy = schema.connect(self.path), sqlite3.connect(target)
         try:
-            source.backup(copy, pages=1000, sleep=0.001)
+            source.backup(copy)  # in one step: in several, every write in between would begin it anew
         except sqlite3.Error as error:
             raise StorageError(f"backup to {target} failed: {error}") from error
         finally:

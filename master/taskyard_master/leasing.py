@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
-from taskyard import batch
+from taskyard import batch, failpoints
 from taskyard.errors import StorageError
 from taskyard.messages import Failure, Grant, Outcome
 from taskyard_master.commits import Commits
@@ -42,6 +42,7 @@ class Leasing:
         self._journal = commits.journal
         self._loop = loop
         self._waiting: OrderedDict[int, Wanted] = OrderedDict()
+        self.watched: dict[str, Callable[[], None]] = {}  # by job: who wants to know that tasks were leased
         self.slots = 1  # of all joined workers: how far the rest of a job is to be shared
 
     def ask(self, wanted: Wanted) -> None:
@@ -67,8 +68,11 @@ class Leasing:
                 continue
             grants = self._grant(wanted)
             if grants:
+                failpoints.passing("grant.before")
                 self._waiting.pop(key, None)
                 wanted.future.set_result(grants)
+                for job in self.watched.keys() & {grant.job for grant in grants}:
+                    self.watched[job]()
 
     def _grant(self, wanted: Wanted) -> list[Grant]:
         now = time.monotonic()

@@ -14,10 +14,17 @@ from random import random
 from typing import Any
 
 import taskyard
-from taskyard import batch
+from taskyard import batch, failpoints
 from taskyard import messages as m
 from taskyard.clock import Deadline
-from taskyard.errors import BacklogFullError, PayloadError, StorageError, TaskyardError, UsageError
+from taskyard.errors import (
+    BacklogFullError,
+    PayloadError,
+    StorageError,
+    TaskyardError,
+    UnreachableError,
+    UsageError,
+)
 from taskyard.log import event
 from taskyard.settings import Settings
 from taskyard_master.commits import Commits
@@ -31,6 +38,8 @@ from taskyard_master.workers import Peer, Roster, Worker
 
 log = logging.getLogger(__name__)
 
+COPIES = ".taskyard-backup-"  # folders beside the journal: copies that are being fetched
+BACKUP_PART = 4 << 20  # bytes
 GRANTS_FLUSH = 0.2  # seconds after which grants that ride on nothing are written by themselves
 
 
@@ -56,7 +65,7 @@ class Service:
         self._submitting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
-        self._backup: Path | None = None
+        self._backups: dict[str, Path] = {}  # copies that are being fetched, by connection
         self._verbs: dict[type, Callable[[Peer, Any], Awaitable[m.Reply]]] = {
             m.Open: self._open, m.Chunk: self._chunk, m.Close: self._close, m.Renew: self._renew,
             m.Lease: self._lease, m.Begin: self._begin, m.Settle: self._settle, m.Beat: self._beat,
@@ -64,6 +73,8 @@ class Service:
             m.Cancel: self._cancel, m.Requeue: self._requeue, m.Delete: self._delete,
             m.Drain: self._drain, m.Backup: self._backup_part,
         }  # fmt: skip
+        for left in journal.path.parent.glob(f"{COPIES}*"):  # by a master that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._tick()
 
     # ------------------------------------------------------------ connections
@@ -83,6 +94,7 @@ class Service:
             plan = await self.commits.run(
                 lambda: self.ledger.hello(hello.boot, hello.name, hello.held, time.monotonic())
             )
+            failpoints.passing("hello.before")
             drop = plan.drop
             if known is None:
                 self._announce(worker)
@@ -104,6 +116,7 @@ class Service:
     def gone(self, peer: Peer) -> None:
         """A connection ended: a worker may come back within the grace, a plain peer's tasks go back."""
         hello = peer.hello
+        self._drop_backup(peer)
         if hello is None:
             self.leasing.forget(peer.id)
             self.plain.gone(peer)
@@ -136,6 +149,7 @@ class Service:
         return sum(self.ledger.held(boot).values())
 
     def _lost(self, boot: str) -> Plan:
+        failpoints.passing("lost.before")
         return self.ledger.lost(boot, time.monotonic())
 
     def _count_slots(self) -> None:
@@ -194,7 +208,7 @@ class Service:
 
     def _accepting(self) -> None:
         if self._stopping:
-            raise StorageError("the master is stopping and accepts nothing new: try again in a moment")
+            raise UnreachableError("the master is stopping and accepts nothing new: try again in a moment")
         reserve: int = self.settings.reserve
         if self.settings.disk and self.journal.size() > self.settings.disk:
             raise StorageError(
@@ -359,25 +373,34 @@ class Service:
         return m.Ok(request.seq)
 
     async def _backup_part(self, peer: Peer, request: m.Backup) -> m.Reply:
-        """The first request makes a consistent copy beside the journal, the others read on in it."""
-        if request.offset == 0 or self._backup is None:
-            folder = Path(tempfile.mkdtemp(prefix="backup-", dir=self.journal.path.parent))
-            await asyncio.to_thread(self.journal.backup, folder / "journal.db")
-            self._drop_backup()
-            self._backup = folder / "journal.db"
-        size = self._backup.stat().st_size
-        with self._backup.open("rb") as copy:
+        """The first request makes a consistent copy beside the journal, the others read on in it.
+
+        It belongs to the connection. Whoever asks for the middle of a copy that is gone begins anew.
+        """
+        if request.offset == 0:
+            self._drop_backup(peer)
+            try:
+                folder = Path(tempfile.mkdtemp(prefix=COPIES, dir=self.journal.path.parent))
+                self._backups[peer.id] = folder / "journal.db"
+                await asyncio.to_thread(self.journal.backup, folder / "journal.db")
+            except OSError as error:
+                raise StorageError(f"no backup: {error}; it needs room beside the journal") from error
+        path = self._backups.get(peer.id)
+        if path is None:
+            return m.BackupPart(request.seq, b"", 0, 0)
+        size = path.stat().st_size
+        with path.open("rb") as copy:
             copy.seek(request.offset)
-            data = copy.read(4 << 20)
+            data = copy.read(BACKUP_PART)
         offset = request.offset + len(data)
         if offset >= size:
-            self._drop_backup()
+            self._drop_backup(peer)
         return m.BackupPart(request.seq, data, offset, size)
 
-    def _drop_backup(self) -> None:
-        if self._backup is not None:
-            shutil.rmtree(self._backup.parent, ignore_errors=True)
-            self._backup = None
+    def _drop_backup(self, peer: Peer) -> None:
+        path = self._backups.pop(peer.id, None)
+        if path is not None:
+            shutil.rmtree(path.parent, ignore_errors=True)
 
     # ------------------------------------------------------------ plain peers, see PlainVerbs
 
@@ -425,6 +448,8 @@ class Service:
 
     def _tick(self) -> None:
         plan = self.ledger.tick(time.monotonic(), time.time())
+        if plan.records:
+            failpoints.passing("expired.before")
         self.commits.in_background(plan, "taking back what is overdue")
         self.leasing.serve()
         self._arm()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from taskyard import messages
+from taskyard import failpoints, messages
 from taskyard.errors import ProtocolError, RefusedError, TaskyardError
 from taskyard.messages import GREETING, Fail, Hello, Reply, Request
 from taskyard_master.inflight import InFlight
@@ -21,11 +21,12 @@ MOST = 1000  # requests of one connection that are worked on at a time; beyond t
 class YardDialect:
     """Requests are started in the order of arrival; each may wait, and replies leave as they come."""
 
-    __slots__ = ("_in_flight", "_link", "_service", "_welcomed", "peer")
+    __slots__ = ("_in_flight", "_link", "_loop", "_service", "_welcomed", "peer")
 
     def __init__(self, link: Link, service: Verbs, peer: Peer, loop: AbstractEventLoop) -> None:
         self.peer = peer
         self._link = link
+        self._loop = loop
         self._service = service
         self._in_flight = InFlight(loop, self._freed)
         self._welcomed = False
@@ -83,7 +84,12 @@ class YardDialect:
         self._welcomed = True
 
     async def _answer(self, request: Request) -> None:
-        self._link.send(messages.encode(await self._outcome(request)))
+        reply = messages.encode(await self._outcome(request))
+        if failpoints.armed:
+            name = type(request).__name__
+            failpoints.passing(f"reply.{name}.before")
+            self._loop.call_later(0.001, failpoints.passing, f"reply.{name}.after")  # once it has left
+        self._link.send(reply)
 
     async def _outcome(self, request: Request) -> Reply:
         """What the service answers, with the request's number; never an exception."""
