@@ -8,9 +8,11 @@ Blocks (see `batch`) are opaque here: nobody on the way looks inside.
 Times: `started`, `at`, `since` are Unix seconds; durations are seconds.
 """
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 PROTOCOL = 1
 GREETING = b"yard/1"  # the first frame after the handshake begins with it, then comes the Hello
@@ -559,22 +561,30 @@ encode = _encoder.encode
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _records: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
-_failure = msgspec.msgpack.Decoder(Failure)
+_failure: msgspec.msgpack.Decoder[Failure] = msgspec.msgpack.Decoder(Failure)
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:
+    """Decode; whatever is wrong with the bytes is a MsgspecError, broken text and endless depth too."""
+    try:
+        return decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def decode_request(frame: bytes) -> Request:
     """Decode a frame from a client or worker; raises msgspec.MsgspecError on anything else."""
-    return _requests.decode(frame)
+    return _decode(_requests, frame)
 
 
 def decode_reply(frame: bytes) -> Reply:
     """Decode a frame from the master; raises msgspec.MsgspecError on anything else."""
-    return _replies.decode(frame)
+    return _decode(_replies, frame)
 
 
 def decode_record(data: bytes) -> Record:
-    return _records.decode(data)
+    return _decode(_records, data)
 
 
 def decode_failure(data: bytes) -> Failure:
-    return _failure.decode(data)
+    return _decode(_failure, data)
