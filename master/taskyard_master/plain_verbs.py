@@ -34,6 +34,8 @@ class PlainVerbs:
         self._loop = loop
         self._maxsize = maxsize
         self._lease = lease or math.inf
+        if maxsize:  # a put that waits for room is to know of every get, which no commit tells
+            leasing.watched[JOB] = lambda: results.changed({JOB})
         self._submitting = asyncio.Lock()
         self._ahead: deque[tuple[int, int, bytes]] = deque()  # (seq of the row, results taken with it, value)
         self._read_to = 0

@@ -107,7 +107,6 @@ def test_done_when_delivered_where_the_setting_says_so(tmp_path: Path) -> None:
         assert served.counts() == (0, 0, 0)
 
 
-@pytest.mark.xfail(reason="a granted task does not wake a put that waits for room", strict=False)
 def test_bounded_queues_hold_a_put_until_there_is_room(tmp_path: Path) -> None:
     with (
         serving(maker=journaled, journal=tmp_path / "journal", plain_maxsize=1) as served,
