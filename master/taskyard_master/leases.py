@@ -91,6 +91,7 @@ class Leases:
             del self.holders[boot]
             return []
         self.gone.add(boot)
+        holder.reserved = 0.0
         for lease in holder.leases.values():
             self.rearm(lease, now)
         return list(holder.leases.values())
@@ -112,6 +113,12 @@ class Leases:
             if number:
                 self._shrink(self.table[number], many)
         owner.set(first, count, 0)
+
+    def void(self, job: Job) -> None:
+        """All leases of a job are over."""
+        for lease in [lease for lease in self.table.values() if lease.job is job]:
+            self._shrink(lease, lease.left)
+        job.charge = 0.0
 
     def _shrink(self, lease: Lease, count: int) -> None:
         holder, job = lease.holder, lease.job

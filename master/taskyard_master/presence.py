@@ -11,6 +11,8 @@ from taskyard_master.segments import READY, SHIFT, WIDTH
 from taskyard_master.spans import Pending, Spans
 from taskyard_master.state import State
 
+MOST = 10_000  # losses that one look plans at most: they come in pieces if a lease is in shreds
+
 
 def held_ranges(lease: Lease) -> list[tuple[int, int]]:
     """The (first, count) that a lease still holds."""
@@ -101,7 +103,10 @@ def unqueued(job: Job, first: int, end: int) -> None:
 
 
 def lose(leases: Iterable[Lease], wall: float) -> Plan:
-    """The records for leases that ran out; what is queued for something else is left to the next look."""
+    """The records for leases that ran out, MOST at a time.
+
+    What is queued for something else, or too much, is left to the next look.
+    """
     plan = Plan()
     for lease in leases:
         job = lease.job
@@ -111,6 +116,8 @@ def lose(leases: Iterable[Lease], wall: float) -> Plan:
             for start, stop in job.pending.free(first, first + count):
                 plan.records.append(_loss(lease, start, stop - start, wall))
                 plan.accepted += stop - start
+                if len(plan.records) == MOST:
+                    return plan
     return plan
 
 

@@ -7,7 +7,6 @@ SUSPECT followed by TAILs: its bounds are in the map, and halves never merge.
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 from taskyard import batch
 from taskyard.ranges import RangeMap, Runs, replacing
@@ -34,7 +33,7 @@ Piece = tuple[int, int, int, int, int, int]  # first, count, state, lease or 0, 
 class Segment:
     """The maps of one segment; all indices here count from its start. Maps that are all 0 are None."""
 
-    __slots__ = ("attempts", "codes", "losses", "owner", "rounds", "state")
+    __slots__ = ("alarm", "attempts", "codes", "grain", "losses", "owner", "rounds", "state")
 
     def __init__(self) -> None:
         self.state = RangeMap(WIDTH)
@@ -43,6 +42,8 @@ class Segment:
         self.rounds: RangeMap | None = None
         self.losses: RangeMap | None = None
         self.codes: dict[int, int] = {}  # due tick -> state byte
+        self.grain = 1  # due ticks are multiples of it
+        self.alarm = 0  # the tick at which to look for what is due; 0: nothing is delayed
 
     def pieces(self, first: int, count: int) -> Iterator[Piece]:
         """The runs over which state, holder, attempts and round are the same, in order."""
@@ -91,30 +92,39 @@ class Segment:
         if TAIL in self.state.counts and index < WIDTH and self.state.run(index)[0] == TAIL:
             self.state.set(index, 1, SUSPECT)
 
-    def code(self, tick: int) -> int:
-        """The state byte of a delay that ends at `tick`.
+    def delay(self, tick: int) -> int:
+        """The state byte of a delay that ends at `tick`, or a little later.
 
-        With more due times than there are bytes, the two nearest share the later.
+        Where there are more due times than bytes, they are rounded up to a coarser
+        grain, all alike: with delays of minutes that comes to a second or two.
         """
-        known = self.codes.get(tick)
-        if known is not None:
-            return known
-        if len(self.codes) == CODES:
-            self.codes = {due: code for due, code in self.codes.items() if code in self.state.counts}
-        if len(self.codes) == CODES:
-            due = sorted(self.codes)
-            early, late = min(pairwise(due), key=lambda pair: pair[1] - pair[0])
-            self.state.translate(replacing([self.codes.pop(early)], self.codes[late]))
-        used = set(self.codes.values())
-        self.codes[tick] = next(code for code in range(DELAYED, 256) if code not in used)
-        return self.codes[tick]
+        while (due := -(-tick // self.grain) * self.grain) not in self.codes:
+            if len(self.codes) == CODES:
+                self._coarsen()
+                continue
+            used = set(self.codes.values())
+            self.codes[due] = next(code for code in range(DELAYED, 256) if code not in used)
+        return self.codes[due]
+
+    def _coarsen(self) -> None:
+        """Make room for due times: forget those that nothing waits for, else double the grain."""
+        alive = {due: code for due, code in self.codes.items() if code in self.state.counts}
+        if len(alive) > CODES // 2:
+            self.grain *= 2
+        self.codes = {}
+        table = bytearray(range(256))
+        for due, code in alive.items():
+            table[code] = self.codes.setdefault(-(-due // self.grain) * self.grain, code)
+        self.state.translate(bytes(table))
 
     def wake(self, tick: int) -> int:
-        """What is delayed until `tick` is ready; returns how many."""
-        code = self.codes.pop(tick, None)
-        if code is None:
-            return 0
-        return sum(many for _, many in self.state.translate(replacing([code], READY)))
+        """What is delayed until `tick` or before is ready; returns how many."""
+        over = {due: code for due, code in self.codes.items() if due <= tick}
+        for due in over:
+            del self.codes[due]
+        if not self.codes:
+            self.grain = 1
+        return sum(many for _, many in self.state.translate(replacing(over.values(), READY)))
 
     def revive(self, first: int, count: int) -> int:
         """Dead tasks are ready again, one round on and without attempts or losses; returns how many."""
@@ -144,7 +154,7 @@ class Segment:
         if not _OVER.issuperset(counts) or (NONE in counts and not closed):
             return
         self.owner = None
-        self.codes = {}
+        self.codes, self.grain, self.alarm = {}, 1, 0
         for each in (self.state, self.attempts, self.rounds, self.losses):
             if each is not None:
                 each.compact()

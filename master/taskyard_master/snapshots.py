@@ -163,7 +163,7 @@ def _restore_job(state: State, shot: JobShot, now: float) -> None:
         segment.rounds = _restore_map(part.rounds)
         segment.losses = _restore_map(part.losses)
         for code, due in part.due.items():
-            state.restore_delay(job, number, code, ceil((due - state.offset) * TICKS))
+            state.restore_delay(job, number, code, ceil((due - state.offset) * TICKS - 0.01))
         for value, many in segment.state.counts.items():
             if value != NONE:
                 job.counts[KIND[value]] += many

@@ -63,7 +63,7 @@ class State:
         self.suspects: dict[str, Job] = {}  # jobs that have any
         self.lease = lease
         self.offset = offset
-        self._due: list[tuple[int, str, int]] = []  # (tick, job, segment)
+        self._alarms: list[tuple[int, str, int]] = []  # (tick, job, segment), some out of date
         self._appliers: dict[type, Callable[[Any, float], None]] = {
             Opening: self._opening,
             Chunked: self._chunked,
@@ -132,12 +132,16 @@ class State:
     def wake(self, now: float) -> None:
         """Delays that are over: their tasks are ready."""
         tick = int(now * TICKS)
-        while self._due and self._due[0][0] <= tick:
-            due, name, number = heappop(self._due)
+        while self._alarms and self._alarms[0][0] <= tick:
+            at, name, number = heappop(self._alarms)
             job = self.jobs.get(name)
-            if job is None or number >= len(job.segments):
+            if job is None or number >= len(job.segments) or job.segments[number].alarm != at:
                 continue
-            many = job.segments[number].wake(due)
+            segment = job.segments[number]
+            many = segment.wake(tick)
+            segment.alarm = 0
+            if segment.codes:
+                self._set_alarm(job, number, min(segment.codes))
             if many:
                 job.counts[DELAYED] -= many
                 job.counts[READY] += many
@@ -146,14 +150,13 @@ class State:
 
     def next_due(self) -> float:
         """Monotonic seconds of the next delay's end; inf if nothing is delayed."""
-        return self._due[0][0] / TICKS if self._due else inf
+        return self._alarms[0][0] / TICKS if self._alarms else inf
 
-    def delay(self, job: Job, number: int, tick: int) -> int:
-        """The state byte for a delay in a segment, noted for `wake`."""
+    def _set_alarm(self, job: Job, number: int, tick: int) -> None:
         segment = job.segments[number]
-        if tick not in segment.codes:
-            heappush(self._due, (tick, job.id, number))
-        return segment.code(tick)
+        if not segment.alarm or tick < segment.alarm:
+            segment.alarm = tick
+            heappush(self._alarms, (tick, job.id, number))
 
     def restore_delay(self, job: Job, number: int, code: int, tick: int) -> None:
         """A delay of a snapshot: its byte stands for `tick`."""
@@ -161,7 +164,7 @@ class State:
         while tick in segment.codes:  # the clocks have moved and two times fell together
             tick += 1
         segment.codes[tick] = code
-        heappush(self._due, (tick, job.id, number))
+        self._set_alarm(job, number, tick)
 
     def _end(self, job: Job, at: float) -> None:
         if job.state != "open" and not job.ended and not job.unfinished:
@@ -238,13 +241,14 @@ class State:
 
     def _retrying(self, record: Retrying, now: float) -> None:
         job = self.jobs[record.job]
-        due = min(max(record.due - self.offset, now), now + LONGEST)
+        tick = ceil(min(max(record.due - self.offset, now), now + LONGEST) * TICKS)
         for number, start, many in split(record.first, record.count):
             segment = job.segments[number]
             for first, count in segment.unfinished(start, many):
-                self.change(job, number, first, count, self.delay(job, number, ceil(due * TICKS)))
+                self.change(job, number, first, count, segment.delay(tick))
                 segment.attempts = segment.counter(segment.attempts)
                 segment.attempts.set(first, count, record.attempts)
+            self._set_alarm(job, number, tick)
         job.retries += record.count
         self._spend(job, record.count, record.seconds)
         self.touch(job)
@@ -276,14 +280,13 @@ class State:
     def _cancelling(self, record: Cancelling, now: float) -> None:
         job = self.jobs[record.job]
         job.state, job.reason = "cancelled", ""
+        self.leases.void(job)
         for segment in job.segments:
-            if segment.owner is not None:
-                self.leases.take(segment.owner, 0, WIDTH)
+            segment.owner = None
             for was, many in segment.state.translate(CANCEL):
                 job.counts[KIND[was]] -= many
                 job.counts[CANCELLED] += many
             segment.rest(True)
-        job.charge = 0.0
         self._end(job, record.at)
         self.touch(job)
 
@@ -307,8 +310,6 @@ class State:
     def _deleting(self, record: Deleting, now: float) -> None:
         job = self.jobs.pop(record.job)
         job.stopping = True
-        for segment in job.segments:
-            if segment.owner is not None:
-                self.leases.take(segment.owner, 0, WIDTH)
+        self.leases.void(job)
         self.touch(job)
         self.tombstones[record.job] = record.at + REMEMBERED
