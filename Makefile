@@ -12,10 +12,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test demo images up scale logs status down bench clean lock
+.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench clean lock
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## make .venv with everything in it: .venv/bin/taskyard
 
@@ -29,6 +29,9 @@ check: lint test ## what CI checks: lint and test
 
 test: setup ## run the tests; `make test ARGS="-k journal -x"` for some of them
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-hosts: setup ## the tests with several hosts, which are containers here
+	@$(BIN)/python -m pytest -m hosts tests/e2e/hosts $(ARGS)
 
 demo: setup ## set everything up, run the examples on three workers, print their results
 	@scripts/demo

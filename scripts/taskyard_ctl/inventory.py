@@ -65,7 +65,7 @@ class Host:
     @property
     def target(self) -> tuple[str, ...]:
         """The words for the ssh program: options, then where to."""
-        place, port = _split_port(self.ssh)
+        place, port = split_port(self.ssh)
         return ("-p", port, "--", place) if port else ("--", place)
 
 
@@ -107,7 +107,7 @@ def of_targets(targets: Iterable[str], name: str) -> Inventory:
     targets = list(targets)
     hosts: dict[str, Any] = {}
     for number, target in enumerate(targets):
-        own = _split_port(target)[0].rpartition("@")[2].strip("[]")
+        own = split_port(target)[0].rpartition("@")[2].strip("[]")
         own = re.sub(r"[^A-Za-z0-9_.-]", "-", own).lstrip("-._") or "host"
         own = own if own not in hosts else f"{own}-{number + 1}"
         hosts[own] = {"ssh": target, "role": "worker" if number else "master"}
@@ -128,7 +128,7 @@ def parse(text: str, name: str, where: str = "hosts.toml") -> Inventory:
 def with_address(inventory: Inventory) -> Inventory:
     """The same, with the master's address asked from ssh where the inventory does not say."""
     master = inventory.master
-    host, port = _split_port(master.address)
+    host, port = split_port(master.address)
     address = f"{host or host_name(master)}:{port or PORT}"
     return replace(inventory, hosts=(replace(master, address=address), *inventory.hosts[1:]))
 
@@ -141,7 +141,7 @@ def host_name(host: Host) -> str:
     except (OSError, subprocess.SubprocessError) as fault:
         raise SettingsError(f"hosts.{host.name}.ssh: 'ssh -G' does not know {host.ssh!r}: {fault}") from None
     found = [line.split()[1] for line in told.stdout.splitlines() if line.startswith("hostname ")]
-    name = found[0] if found else _split_port(host.ssh)[0].rpartition("@")[2]
+    name = found[0] if found else split_port(host.ssh)[0].rpartition("@")[2]
     return f"[{name}]" if ":" in name else name
 
 
@@ -237,7 +237,7 @@ def _near(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _split_port(text: str) -> tuple[str, str]:
+def split_port(text: str) -> tuple[str, str]:
     """ "host:22" as (host, "22"); a bare IPv6 address has no port."""
     place, colon, port = text.rpartition(":")
     if colon and port.isdigit() and (":" not in place.rpartition("@")[2] or place.endswith("]")):
@@ -263,7 +263,7 @@ def _role(value: Any) -> str:
 def _address(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(:\d{1,5})?", value):
         raise ValueError('must be a name or an address, with a port or without: "192.0.2.1:5000"')
-    port = _split_port(value)[1]
+    port = split_port(value)[1]
     if port and not 0 < int(port) < 65536:
         raise ValueError("has a port that cannot be")
     return value

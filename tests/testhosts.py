@@ -1,0 +1,148 @@
+"""Hosts for tests: containers with sshd and a Docker engine of their own, on a network of their own.
+
+They are reached as real ones are: by the machine's ssh program, with a key and a configuration
+that the test makes. A shim named `ssh` hands the configuration over, since OpenSSH does not look at HOME.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+from pathlib import Path
+
+from support import eventually
+
+HERE = Path(__file__).parent / "e2e" / "hosts"
+IMAGE = "taskyard-testhost:trixie"
+READY_S = 60.0
+_CAPABILITIES = """
+    DAC_READ_SEARCH LINUX_IMMUTABLE NET_BROADCAST NET_ADMIN IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO
+    SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_TIME SYS_TTY_CONFIG LEASE AUDIT_CONTROL
+    MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND
+"""
+
+
+def sh(*command: str, check: bool = True, env: dict[str, str] | None = None) -> str:
+    """Run a program; its output, which a failure shows."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=env
+    )
+    assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+class TestHost:
+    """One machine; the methods do what people and accidents do to machines."""
+
+    __test__ = False
+
+    def __init__(self, lab: "Lab", name: str, *engine: str) -> None:
+        self.lab = lab
+        self.name = name
+        self.container = f"{lab.network}-{name}"
+        words = [word for name in _CAPABILITIES.split() for word in ("--cap-add", name)]
+        words += ["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"]
+        words += ["--device-cgroup-rule", "a *:* rwm", "--cgroupns", "host"]
+        words += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--volume", "/var/lib/docker"]
+        start = ["/usr/local/bin/start", *(engine or ("--storage-driver", "overlay2"))]
+        sh("docker", "create", "--name", self.container, "--hostname", name, "--network", lab.network, *words,
+           IMAGE, *start)  # fmt: skip
+        sh("docker", "cp", str(lab.folder / "key.pub"), f"{self.container}:/authorized_keys")
+        sh("docker", "start", self.container)
+        self.wait()
+        self.address = self._address()
+        lab.know(self)
+
+    def _address(self) -> str:
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        return sh("docker", "inspect", "--format", form, self.container)
+
+    def run(self, command: str, check: bool = True) -> str:
+        """A shell command there, as root."""
+        return sh("docker", "exec", self.container, "sh", "-c", command, check=check)
+
+    def docker(self, command: str, check: bool = True) -> str:
+        return self.run(f"docker {command}", check)
+
+    def wait(self) -> None:
+        """Until its engine answers."""
+        eventually(lambda: self.docker("version -f '{{.Server.Version}}'", check=False), self.name, READY_S)
+
+    def power_off(self) -> None:
+        sh("docker", "kill", self.container)
+
+    def power_on(self) -> None:
+        sh("docker", "start", self.container)
+        self.wait()
+        assert self._address() == self.address
+
+    def stop_engine(self) -> None:
+        self.run("touch /run/engine-stays-down; kill $(cat /run/docker.pid)")
+        eventually(lambda: not self.run("pidof dockerd", check=False), "the engine ends")
+
+    def start_engine(self) -> None:
+        self.run("rm /run/engine-stays-down")
+        self.wait()
+
+    def clean(self) -> None:
+        """As it was, images aside."""
+        self.run(
+            'rm -f /run/engine-stays-down; c=$(docker ps -aq); [ -z "$c" ] || docker rm -f $c >/dev/null;'
+            " docker volume prune -af >/dev/null; docker network prune -f >/dev/null"
+        )
+
+    def remove(self) -> None:
+        sh("docker", "rm", "--force", "--volumes", self.container, check=False)
+
+
+class Lab:
+    """A network of test hosts, and the way of the tests into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.network = f"taskyard-test-{secrets.token_hex(3)}"
+        self.hosts: dict[str, TestHost] = {}
+        sh(str(HERE / "make-image"))
+        sh("docker", "network", "create", self.network)
+        self.key("key")
+        program = shutil.which("ssh")
+        assert program is not None
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        (self.bin / "ssh").write_text(f'#!/bin/sh\nexec {program} -F {folder}/config "$@"\n')
+        (self.bin / "ssh").chmod(0o755)
+        (self.folder / "known_hosts").touch()
+        self.configure()
+
+    def key(self, name: str, passphrase: str = "") -> Path:
+        path = self.folder / name
+        sh("ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(path))
+        return path
+
+    def configure(self, *lines: str) -> None:
+        """Write the ssh configuration; `lines` come first, so they win."""
+        ours = f"IdentityFile {self.folder}/key", f"UserKnownHostsFile {self.folder}/known_hosts"
+        text = "\n".join([*lines, *ours, "GlobalKnownHostsFile /dev/null", "IdentitiesOnly yes"]) + "\n"
+        (self.folder / "config").write_text(text)
+
+    def know(self, host: TestHost) -> None:
+        """As a person does who has compared the fingerprint."""
+        key = host.run("cat /etc/ssh/ssh_host_ed25519_key.pub")
+        with (self.folder / "known_hosts").open("a") as file:
+            file.write(f"{host.address} {key}\n")
+
+    def environ(self, **more: str) -> dict[str, str]:
+        """For a process that uses ssh."""
+        base = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
+        return {**base, "PATH": f"{self.bin}:{base['PATH']}", **more}
+
+    def host(self, name: str, *engine: str) -> TestHost:
+        """The host of that name, made when first asked for; `engine` are dockerd's options."""
+        if name not in self.hosts:
+            self.hosts[name] = TestHost(self, name, *engine)
+        return self.hosts[name]
+
+    def close(self) -> None:
+        for host in self.hosts.values():
+            host.remove()
+        sh("docker", "network", "rm", self.network, check=False)
