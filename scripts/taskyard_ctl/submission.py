@@ -105,7 +105,7 @@ def _check_function(yard: "Yard", function: str) -> bool:
     known = {function for worker in workers for function in worker.functions}
     if not workers or function in known:
         return not workers
-    near = difflib.get_close_matches(function, known, n=NAME_LIMIT, cutoff=0.6)
+    near = difflib.get_close_matches(function, known, n=2, cutoff=0.75)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     elif known:

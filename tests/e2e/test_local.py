@@ -1,0 +1,147 @@
+"""The verbs without Docker: master and workers are processes of this machine."""
+
+import os
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import scenarios
+from support import eventually
+from yards import TestYard
+
+NewYard = scenarios.NewYard
+
+
+@pytest.fixture
+def new_yard(tmp_path: Path) -> Iterator[NewYard]:
+    made: list[TestYard] = []
+
+    def make(**values: str) -> TestYard:
+        made.append(TestYard(tmp_path / f"yard-{len(made)}", **values))
+        return made[-1]
+
+    yield make
+    for yard in made:
+        yard.run("down", "--deadline", "0")
+
+
+@pytest.fixture(scope="module")
+def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestYard]:
+    yard = TestYard(tmp_path_factory.mktemp("local") / "yard")
+    done = yard.run("up", "--local", "--workers", "2")
+    assert done.err.splitlines()[-1] == f"the yard is up: master at {yard.address}, 2 workers, as processes"
+    yield yard
+    yard.run("down", "--deadline", "0")
+
+
+def pids(yard: TestYard) -> list[int]:
+    status = yard.status()
+    return [status["master"]["pid"], *(worker["pid"] for worker in status["workers"])]
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+
+
+class TestWorking(scenarios.Working):
+    """As on every engine."""
+
+
+class TestScaling(scenarios.Scaling):
+    """As on every engine."""
+
+
+class TestLiving(scenarios.Living):
+    """As on every engine, and what only processes have."""
+
+    local = ("--local",)
+
+    def test_nothing_is_left_after_down(self, new_yard: NewYard) -> None:
+        yard = new_yard()
+        yard.run("up", "--workers", "2", "--local")
+        yard.run("submit", "work:square", "--range", "0:10", "--wait")
+        before = pids(yard)
+        yard.run("down")
+        assert not any(is_alive(pid) for pid in before)
+        left = sorted(path.name for path in (yard.folder / ".taskyard").iterdir())
+        assert "journal.db" in left
+        assert "supervisor.sock" not in left
+
+    def test_a_killed_worker_and_a_killed_master_come_back(self, new_yard: NewYard) -> None:
+        yard = new_yard()
+        yard.run("up", "--workers", "1", "--local")
+        for kill in (0, 1):
+            os.kill(pids(yard)[kill], signal.SIGKILL)
+            rows = yard.run("submit", "work:square", "--range", "0:20", "--wait").rows()
+            assert sorted(row["value"] for row in rows) == [n * n for n in range(20)]
+
+    def test_down_waits_for_what_runs(self, new_yard: NewYard) -> None:
+        yard = new_yard()
+        yard.run("up", "--workers", "1", "--local")
+        gate = yard.data / "gate"
+        yard.run("submit", "work:hold", "--arg", f'"{gate}"', "--job", "last")
+        (worker,) = yard.busy(1)
+        with yard.start("down") as process:
+            eventually(lambda: "drains" in yard.run("logs").out, "the worker drains")
+            assert is_alive(worker["pid"])
+            gate.touch()
+            assert process.wait(60) == 0
+        yard.run("up", "--local")
+        assert yard.job("last")["completed"] == 1
+
+    def test_a_killed_supervisor_leaves_nothing_and_up_works_again(self, new_yard: NewYard) -> None:
+        yard = new_yard()
+        yard.run("up", "--workers", "2", "--local")
+        yard.run("submit", "work:square", "--range", "0:10", "--wait", "--job", "before")
+        before = pids(yard)
+        parent = int(Path(f"/proc/{before[0]}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(parent, signal.SIGKILL)
+        eventually(lambda: not any(is_alive(pid) for pid in before), "all end with it")
+        assert yard.run("scale", "1", code=3).err.startswith("taskyard: no yard runs in ")
+        yard.run("up", "--local")
+        assert len(yard.run("results", "before").rows()) == 10
+
+    def test_a_module_that_does_not_import_costs_only_its_functions(self, new_yard: NewYard) -> None:
+        yard = new_yard()
+        (yard.folder / "tasks" / "broken.py").write_text("import not_there\n")
+        yard.run("up", "--workers", "1", "--local")
+        done = yard.run("submit", "broken:f", "--range", "0:1", code=2)
+        assert done.err.startswith("taskyard: no joined worker can run broken:f")
+        assert "ModuleNotFoundError" in yard.run("check", code=2).out
+        assert len(yard.run("submit", "work:square", "--range", "0:3", "--wait").rows()) == 3
+
+    def test_a_journal_that_is_none_is_named(self, new_yard: NewYard) -> None:
+        yard = new_yard()
+        (yard.folder / ".taskyard").mkdir()
+        (yard.folder / ".taskyard" / "journal.db").write_text("this is no journal" * 1000)
+        done = yard.run("up", "--local", code=3)
+        assert "the master does not start: " in done.err
+        assert "journal" in done.err
+        assert yard.run("down").err == "no yard runs here\n"
+
+    def test_destroy_keeps_the_journal_unless_told(self, new_yard: NewYard) -> None:
+        yard = new_yard()
+        yard.run("up", "--workers", "0", "--local")
+        yard.run("destroy")
+        assert sorted(p.name for p in (yard.folder / ".taskyard").iterdir() if "lock" not in p.name) == [
+            ".gitignore", "journal.db",
+        ]  # fmt: skip
+        assert sqlite3.connect(yard.folder / ".taskyard" / "journal.db").execute("select 1").fetchone()
+        yard.run("destroy", "--volumes")
+        assert not (yard.folder / ".taskyard").exists()
+        assert (yard.folder / ".env").exists()
+
+    def test_a_new_folder_needs_nothing_but_run(self, tmp_path: Path) -> None:
+        yard = TestYard(tmp_path / "yard")
+        for name in ("tasks/work.py", ".env"):
+            (yard.folder / name).unlink()
+        (yard.folder / "tasks").rmdir()
+        (yard.folder / "data").rmdir()
+        done = yard.run("run", "squares:square", "--range", "0:10", "--ordered", "--local")
+        try:
+            assert [row["value"] for row in done.rows()] == [n * n for n in range(10)]
+            assert "made .env with a new key" in done.err
+        finally:
+            yard.run("down")
