@@ -44,14 +44,20 @@ class Piece:
         """The block of its first `count` payloads."""
         return batch.cut(self.block, self.total, self.at, self.at + count)
 
-    def outcome(self, kind: Kind, at: int = 0, count: int = 1, failure: Failure | None = None) -> Outcome:
-        """What became of tasks that gave no outcome themselves; `failure` is why, for each of them."""
-        block = batch.pack([messages.encode(failure)] * count) if failure else b""
-        return Outcome(self.lease, self.job, self.first + at, count, kind, time.time(), 0.0, block)
+    def outcome(
+        self, kind: Kind, index: int = 0, started: float = 0.0, failure: Failure | None = None
+    ) -> Outcome:
+        """What became of a task that gave no outcome itself; it began at monotonic `started`, if it did."""
+        now = time.monotonic()
+        seconds = now - started if started else 0.0
+        block = batch.pack([messages.encode(failure)]) if failure else b""
+        return Outcome(
+            self.lease, self.job, self.first + index, 1, kind, time.time() - seconds, seconds, block
+        )
 
     def released(self) -> Outcome:
         """Given back: not begun, and nobody's fault."""
-        return self.outcome("released", 0, self.count)
+        return Outcome(self.lease, self.job, self.first, self.count, "released", time.time(), 0.0, b"")
 
 
 @dataclass(slots=True, eq=False)

@@ -15,6 +15,7 @@ import logging
 import os
 import random
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -172,6 +173,13 @@ class Slot:
             return None
         batch = self.batches[0]
         return Running(self.number, batch.piece.job, batch.piece.first + index, epoch + batch.since(index))
+
+    def elapsed(self, function: str) -> float:
+        """Seconds that it runs a task of this function already; 0 if it does not."""
+        index = self.batches[0].running if self.batches else None
+        if index is None or self.batches[0].piece.function != function:
+            return 0.0
+        return max(0.0, time.monotonic() - self.batches[0].since(index))
 
     @property
     def working(self) -> bool:
@@ -331,19 +339,22 @@ class Slot:
         piece, index, loading = batch.piece, batch.done, batch.phase == memory.LOADING
         if batch.running is None and not loading:
             return None
+        started = batch.since(index) if not loading else time.monotonic()
         if self._late == (batch.seq, index):
             what = (
                 "the import of its module took too long"
                 if loading
                 else f"ran longer than {piece.timeout:g} s"
             )
-            return piece.outcome("timeout", index, failure=Failure("timed out", "", f"{what}; it was killed"))
+            return piece.outcome(
+                "timeout", index, started, Failure("timed out", "", f"{what}; it was killed")
+            )
         if self._fate or self._retiring:
             return None
         if code == -signal.SIGKILL and beside:
-            return piece.outcome("suspect", index)
+            return piece.outcome("suspect", index, started)
         where = " while its module was imported" if loading else ""
-        return piece.outcome("killed", index, failure=Failure("killed", "", words + where))
+        return piece.outcome("killed", index, started, Failure("killed", "", words + where))
 
     # ------------------------------------------------------------ what it prints
 

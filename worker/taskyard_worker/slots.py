@@ -80,7 +80,22 @@ class Slots:
 
     @property
     def busy(self) -> bool:
+        """Whether any slot has a batch."""
         return any(slot.batches for slot in self.all)
+
+    @property
+    def idle(self) -> int:
+        """How many slots have none and take one."""
+        return sum(1 for slot in self.all if slot.takes and not slot.batches)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a slot has a task that may kill this worker."""
+        return any(batch.piece.suspect for slot in self.all for batch in slot.batches)
+
+    def longest(self, function: str) -> float:
+        """Seconds that a task of this function runs already, the longest of them; 0 if none does."""
+        return max((slot.elapsed(function) for slot in self.all), default=0.0)
 
     def pids(self) -> list[int]:
         return [slot.process.pid for slot in self.all if slot.process is not None]
