@@ -5,6 +5,7 @@ says whether trying again helps: UnreachableError may heal, RefusedError and NoY
 """
 
 import socket
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:  # most connections start without TLS and need not wait for it
 
 _MOST_SECONDS = 5.0  # that one attempt may take, from dialling to the welcome
 _LEAST_SECONDS = 0.5  # that it may take however little is left
+_AGAIN_SECONDS = 0.25  # after which a master that hung up right after TLS is dialled once more
+_AGAIN_SECONDS = 0.25  # after which a master that hung up right after TLS is dialled once more
 _READ = 1 << 16  # bytes at a time, more while the peer sends faster
 _READ_MOST = 1 << 20
 # A master whose host vanished is noticed after 15 to 18 s, whether something waits to be sent or not.
@@ -38,6 +41,14 @@ class NoYardError(UnreachableError):
 
 class SealError(OSError):
     """TLS does not understand what came, or the peer refuses what we showed."""
+
+
+class _HungUpError(EOFError):
+    """It hung up after TLS and before its first byte: it refuses our certificate, or it is just ending."""
+
+
+class _HungUpError(EOFError):
+    """It hung up after TLS and before its first byte: it refuses our certificate, or it is just ending."""
 
 
 class Wire:
@@ -88,6 +99,28 @@ def dial(
     The socket comes back blocking and without a time limit.
     """
     deadline = Deadline.after(min(_MOST_SECONDS, max(_LEAST_SECONDS, deadline.left())))
+    try:
+        return _attempt(address, authkey, hello, deadline, tls, frame_limit)
+    except _HungUpError:
+        # One that refuses our certificate does so again; one that was ending is gone by then.
+        time.sleep(_AGAIN_SECONDS)
+    deadline = Deadline.after(max(_LEAST_SECONDS, deadline.left()))
+    try:
+        return _attempt(address, authkey, hello, deadline, tls, frame_limit)
+    except _HungUpError as error:
+        from taskyard.tls_faults import hung_up
+
+        raise hung_up(f"the master at {address}") from error
+
+
+def _attempt(
+    address: str,
+    authkey: bytes,
+    hello: Hello,
+    deadline: Deadline,
+    tls: "ssl.SSLContext | None",
+    frame_limit: int,
+) -> tuple[Wire, Welcome]:
     sock = _connect(address, deadline)
     try:
         wire = Wire(sock)
@@ -164,6 +197,10 @@ def _introduce(
     except SealError as error:  # with TLS 1.3 our certificate is refused after our side of the handshake
         raise RefusedError(f"{address} refused our certificate ({error}): check TASKYARD_TLS_CERT") from error
     except (OSError, EOFError) as error:
+        if wire.pipe and not heard and isinstance(error, EOFError | ConnectionError):
+            raise _HungUpError from error
+        if wire.pipe and not heard and isinstance(error, EOFError | ConnectionError):
+            raise _HungUpError from error
         raise UnreachableError(
             f"what answers at {address} hung up ({_words(error)}): is it a master, and has it room for more?"
         ) from error

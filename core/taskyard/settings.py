@@ -149,7 +149,7 @@ REGISTRY: tuple[Setting, ...] = (
     Setting("ALLOW", _names, "", _ALL, "names",
             "More classes that values may be of, as module.Name, separated by commas."),
     Setting("ALLOW_MD5", _flag, "1", "master", "1 or 0",
-            "Let stdlib peers up to Python 3.11 answer the handshake with MD5 (never with TLS)."),
+            "Let stdlib peers up to Python 3.11 answer the handshake with MD5, which is all they can."),
     Setting("PLAIN_TASKS", _names, "get_task,get_task_queue,task_queue", "master worker", "names",
             "Names under which stdlib peers find the task queue."),
     Setting("PLAIN_RESULTS", _names, "get_result,get_result_queue,result_queue", "master worker", "names",

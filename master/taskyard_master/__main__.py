@@ -13,7 +13,6 @@ from taskyard import failpoints
 from taskyard import log as logs
 from taskyard.errors import EXIT_DONE, EXIT_INTERNAL, EXIT_UNREACHABLE, TaskyardError
 from taskyard.settings import Settings
-from taskyard.tls import server_context
 from taskyard_master.journal import Journal
 from taskyard_master.ledger import Ledger
 from taskyard_master.server import Server
@@ -49,7 +48,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ledger.rearm(time.monotonic())
         service = Service(settings, journal, ledger, loop)
         await service.plain.start()
-        server = Server(service, settings, server_context(settings))
+        server = Server(service, settings)
         await server.start()
         service.connections = lambda: server.connections
         logs.event(

@@ -17,6 +17,7 @@ from typing import cast
 
 from taskyard.errors import ProtocolError, RefusedError, TaskyardError
 from taskyard.frames import Framer, ServerHandshake, encode, header
+from taskyard.tls_identity import Identity, peer_name
 from taskyard_master.limits import Admission, Complaints
 from taskyard_master.peers import Dialect
 from taskyard_master.watch import Watch
@@ -56,13 +57,14 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_choked", "_common", "_dialect", "_ending", "_framer", "_group", "_handshake", "_paused",
-        "_quick", "_transport", "_turn", "address", "digest", "heard",
+        "_quick", "_transport", "_turn", "address", "digest", "heard", "identity",
     )  # fmt: skip
 
     def __init__(self, common: Common, sock: socket.socket, address: str, group: str) -> None:
         self.address = address  # for people: host:port
         self.digest = ""  # how the peer proved the key; empty before that
         self.heard = 0.0  # the loop's time when bytes last came
+        self.identity: Identity | None = None  # who its certificate says it is, with TLS
         self._group = group
         self._common = common
         self._quick: socket.socket | None = sock if _QUICKACK is not None else None
@@ -81,6 +83,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none, and does the same
         self._transport.set_write_buffer_limits(high=_OUTPUT_HIGH)
+        if (tls := transport.get_extra_info("ssl_object")) is not None:
+            self.identity = peer_name(tls)
         self._common.watch.set(self, self._common.loop.time() + self._common.handshake_seconds)
         if self._handshake:
             self.send(self._handshake.first())
@@ -117,6 +121,11 @@ class Connection(asyncio.Protocol):
             self.left(failed=self._handshake is not None)
 
     # ------------------------------------------------------------ of the server
+
+    @property
+    def who(self) -> str:
+        """For people: the address, and before it the name in the certificate where there is one."""
+        return f"{self.identity} ({self.address})" if self.identity else self.address
 
     def enter(self) -> None:
         """It was accepted; the transport comes later, after TLS where that is on."""
@@ -184,7 +193,7 @@ class Connection(asyncio.Protocol):
     def drop(self, reason: str) -> None:
         if not self._ending:
             self._ending = True
-            self._common.complaints.say("peer-dropped", f"{self.address} was dropped: {reason}")
+            self._common.complaints.say("peer-dropped", f"{self.who} was dropped: {reason}")
             self._transport.abort()
 
     # ------------------------------------------------------------ inside
@@ -206,7 +215,7 @@ class Connection(asyncio.Protocol):
         except (ProtocolError, RefusedError) as fault:
             return self._refuse(fault)
         except Exception:
-            log.exception("a frame of %s could not be handled", self.address)
+            log.exception("a frame of %s could not be handled", self.who)
             return self.drop("its frame could not be handled")
         if self._ending:
             return None
@@ -248,7 +257,7 @@ class Connection(asyncio.Protocol):
                 self.send(payload)
         if not self._ending:
             name = "peer-refused" if isinstance(fault, RefusedError) else "peer-junk"
-            self._common.complaints.say(name, f"{self.address} was refused: {fault}")
+            self._common.complaints.say(name, f"{self.who} was refused: {fault}")
             self.finish()
 
     def _expect_rest(self, got: int, *, fresh: bool, held: bool) -> None:

@@ -12,17 +12,18 @@ import logging
 import os
 import secrets
 import socket
-import ssl
 from itertools import count
 
 from taskyard.errors import SettingsError
 from taskyard.settings import Settings
-from taskyard.tls import server_context
+from taskyard.tls_context import LiveContext
+from taskyard.tls_files import Files
 from taskyard_master.connection import Common, Connection
 from taskyard_master.limits import Admission, Complaints, group
 from taskyard_master.peers import Dialect, Peer, Verbs
 from taskyard_master.plain_dialect import PlainDialect
 from taskyard_master.plain_queues import Queues
+from taskyard_master.sealing import follow, not_let_in
 from taskyard_master.watch import Watch
 from taskyard_master.yard_dialect import FAMILY, YardDialect
 
@@ -39,17 +40,18 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("T
 class Server:
     """One port, both dialects, on top of a service; `start` and `stop` run in the loop that serves."""
 
-    def __init__(self, service: Verbs, settings: Settings, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, service: Verbs, settings: Settings) -> None:
         self.address = ""  # where it listens, with the port that the system chose if ADDRESS says 0
         self._endpoint: tuple[str, int] = settings.endpoint
         self._service = service
-        self._tls = tls or server_context(settings)
+        files = Files.of(settings)
+        self._tls = LiveContext(files, server=True) if files else None
         self._loop = loop = asyncio.get_running_loop()
         self._handshake = max(0.1, settings.handshake)
         self._common = Common(
             loop=loop,
             authkey=settings.authkey,
-            allow_md5=settings.allow_md5 and self._tls is None,
+            allow_md5=settings.allow_md5,
             handshake_seconds=self._handshake,
             frame_limit=settings.frame,
             output_limit=settings.output,
@@ -64,6 +66,7 @@ class Server:
         self._numbers = count(1)
         self._listeners: list[socket.socket] = []
         self._arriving: set[asyncio.Task[None]] = set()
+        self._following: asyncio.Task[None] | None = None  # of the files of TLS
         self._spare = -1  # a descriptor to give up when there are no others
 
     @property
@@ -88,10 +91,14 @@ class Server:
         self._spare = os.open(os.devnull, os.O_RDONLY)
         for listener in self._listeners:
             self._loop.add_reader(listener, self._accept, listener)
+        if self._tls:
+            self._following = self._loop.create_task(follow(self._tls, self._common.open))
 
     async def stop(self) -> None:
         """Close the port, then the connections; each peer's end has reached the service when it returns."""
         self._close_listeners()
+        if self._following:
+            self._following.cancel()
         for task in self._arriving:
             task.cancel()
         await asyncio.gather(*self._arriving, return_exceptions=True)
@@ -144,14 +151,14 @@ class Server:
             await self._loop.connect_accepted_socket(
                 lambda: connection,
                 sock,
-                ssl=self._tls,
+                ssl=self._tls.context if self._tls else None,
                 ssl_handshake_timeout=self._handshake if self._tls else None,
                 ssl_shutdown_timeout=self._handshake if self._tls else None,
             )
         except OSError as fault:
             connection.left(failed=True)
             sock.close()
-            self._common.complaints.say("peer-refused", f"{connection.address} was refused: {fault}")
+            self._common.complaints.say("peer-refused", not_let_in(fault, connection.address))
         except asyncio.CancelledError:
             connection.left()
             raise

@@ -3,7 +3,6 @@
 import asyncio
 import pickle
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -66,22 +65,22 @@ class Serving:
     service: Any
     server: Server
 
-    def __init__(self, loop_name: str, settings: Settings, maker: Maker, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, loop_name: str, settings: Settings, maker: Maker) -> None:
         self.loop = LOOPS[loop_name]()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self._stack = AsyncExitStack()
         try:
-            self.run(self._start(settings, maker, tls))
+            self.run(self._start(settings, maker))
         except BaseException:
             self.stop()
             raise
         self.host, _, port = self.server.address.rpartition(":")
         self.port = int(port)
 
-    async def _start(self, settings: Settings, maker: Maker, tls: ssl.SSLContext | None) -> None:
+    async def _start(self, settings: Settings, maker: Maker) -> None:
         self.service = await self._stack.enter_async_context(maker(settings))
-        self.server = Server(self.service, settings, tls)
+        self.server = Server(self.service, settings)
         self._stack.push_async_callback(self.server.stop)
         await self.server.start()
 
@@ -111,17 +110,11 @@ class Serving:
 
 
 @contextmanager
-def serving(
-    loop_name: str = "uvloop",
-    *,
-    maker: Maker = in_memory,
-    tls: ssl.SSLContext | None = None,
-    **settings: object,
-) -> Iterator[Serving]:
+def serving(loop_name: str = "uvloop", *, maker: Maker = in_memory, **settings: object) -> Iterator[Serving]:
     """Serve until the block ends; settings by their names without TASKYARD_, in lower case."""
     environ = {"TASKYARD_AUTHKEY": KEY, "TASKYARD_ADDRESS": "127.0.0.1:0"}
     environ |= {f"TASKYARD_{name.upper()}": str(value) for name, value in settings.items()}
-    served = Serving(loop_name, Settings.from_env(environ), maker, tls)
+    served = Serving(loop_name, Settings.from_env(environ), maker)
     try:
         yield served
     finally:

@@ -1,10 +1,7 @@
 """What strangers, slow and greedy peers get from the server: little, and not for long."""
 
-import os
 import socket
-import ssl
 import struct
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -308,52 +305,6 @@ def test_a_port_in_use_is_one_line(served: Serving) -> None:
         serving(address=f"127.0.0.1:{served.port}"),
     ):
         pass
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    words += " -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
-    try:
-        subprocess.run(["openssl", *words.split()], cwd=folder, check=True, capture_output=True)
-    except FileNotFoundError:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip("this machine has no openssl")
-    return folder
-
-
-def test_tls_is_mutual_and_the_port_takes_nothing_else(loop_name: str, certificates: Path) -> None:
-    inside = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "cert.pem")
-    inside.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
-    inside.verify_mode = ssl.CERT_REQUIRED
-    outside = ssl.create_default_context(cafile=certificates / "cert.pem")
-    known = ssl.create_default_context(cafile=certificates / "cert.pem")
-    known.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
-
-    def wrap(context: ssl.SSLContext) -> Callable[[socket.socket], socket.socket]:
-        return lambda sock: context.wrap_socket(sock, server_hostname="127.0.0.1")
-
-    with serving(loop_name, tls=inside, handshake=0.5) as served:
-        silent = Raw(served)
-        with Raw(served, wrap(known)).prove() as peer:
-            peer.greet()
-            assert peer.ask(Renew(2, "j")) == Ok(2)
-            big = peer.ask(Backup(3, 4 << 20))
-            assert len(big.data) == 4 << 20
-        with Raw(served) as peer:
-            peer.write(b"GET / HTTP/1.1\r\n\r\n")
-            with pytest.raises(AssertionError):
-                peer.prove()
-        try:  # TLS 1.3 tells a client that has no certificate after its own side is done
-            with Raw(served, wrap(outside)) as peer:
-                assert peer.rest() == []
-        except ssl.SSLError:
-            pass
-        assert silent.rest() == []
-        silent.sock.close()
-        eventually(lambda: served.server.connections == 0)
 
 
 @pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "[::1]"])
