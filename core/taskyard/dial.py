@@ -189,21 +189,24 @@ def _introduce(
     except RefusedError as error:
         _say_goodbye(wire, handshake)
         raise RefusedError(f"{address}: {error}") from error
-    except TimeoutError as error:
-        what = "stopped answering" if heard else "says nothing"
-        raise UnreachableError(
-            f"what answers at {address} {what}: is it a master, and TLS (TASKYARD_TLS_*) on or off at both?"
-        ) from error
-    except SealError as error:  # with TLS 1.3 our certificate is refused after our side of the handshake
-        raise RefusedError(f"{address} refused our certificate ({error}): check TASKYARD_TLS_CERT") from error
     except (OSError, EOFError) as error:
-        if wire.pipe and not heard and isinstance(error, EOFError | ConnectionError):
-            raise _HungUpError from error
-        if wire.pipe and not heard and isinstance(error, EOFError | ConnectionError):
-            raise _HungUpError from error
-        raise UnreachableError(
-            f"what answers at {address} hung up ({_words(error)}): is it a master, and has it room for more?"
-        ) from error
+        raise _broken_off(error, address, heard=heard, sealed=wire.pipe is not None) from error
+
+
+def _broken_off(error: Exception, address: str, *, heard: bool, sealed: bool) -> Exception:
+    """What to raise when the connection ends, or nothing comes, before the welcome."""
+    if isinstance(error, TimeoutError):
+        what = "stopped answering" if heard else "says nothing"
+        return UnreachableError(
+            f"what answers at {address} {what}: is it a master, and TLS (TASKYARD_TLS_*) on or off at both?"
+        )
+    if isinstance(error, SealError):  # with TLS 1.3 our certificate is refused after our side of the handshake
+        return RefusedError(f"{address} refused our certificate ({error}): check TASKYARD_TLS_CERT")
+    if sealed and not heard and isinstance(error, EOFError | ConnectionError):
+        return _HungUpError()
+    return UnreachableError(
+        f"what answers at {address} hung up ({_words(error)}): is it a master, and has it room for more?"
+    )
 
 
 def _say_goodbye(wire: Wire, handshake: ClientHandshake) -> None:
