@@ -47,10 +47,6 @@ class _HungUpError(EOFError):
     """It hung up after TLS and before its first byte: it refuses our certificate, or it is just ending."""
 
 
-class _HungUpError(EOFError):
-    """It hung up after TLS and before its first byte: it refuses our certificate, or it is just ending."""
-
-
 class Wire:
     """A connected socket with its framing, and TLS if that is on."""
 
@@ -200,7 +196,7 @@ def _broken_off(error: Exception, address: str, *, heard: bool, sealed: bool) ->
         return UnreachableError(
             f"what answers at {address} {what}: is it a master, and TLS (TASKYARD_TLS_*) on or off at both?"
         )
-    if isinstance(error, SealError):  # with TLS 1.3 our certificate is refused after our side of the handshake
+    if isinstance(error, SealError):  # TLS 1.3 refuses our certificate after our side of the handshake
         return RefusedError(f"{address} refused our certificate ({error}): check TASKYARD_TLS_CERT")
     if sealed and not heard and isinstance(error, EOFError | ConnectionError):
         return _HungUpError()
