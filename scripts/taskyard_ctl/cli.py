@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "delete": "jobs", "check": "check",
     },
     "Look": {"status": "status", "logs": "logs", "drain": "scale"},
+    "Keep": {"backup": "keep", "restore": "keep", "chaos": "chaos"},
     "Between hosts": {"certs": "certs", "tunnel": "tunnel"},
 }  # fmt: skip
 VERBS = {verb: module for section in SECTIONS.values() for verb, module in section.items()}

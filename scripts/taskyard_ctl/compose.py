@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import docker  # type: ignore[import-untyped]
 import docker.errors  # type: ignore[import-untyped]
@@ -110,6 +110,14 @@ class ComposeEngine:
                     self._client.images.remove(tag)
                     say(f"removed image {tag}")
 
+    def restore(self, file: Path) -> str:
+        """In a container of the master's image that has the journal's volume, as the master's user."""
+        self._check_project()
+        built = images.build_images(Path(self._folder.settings.tasks_dir), lambda line: None)
+        program = ("--entrypoint", "python", "master", "-m", "taskyard_master.restore")
+        with file.open("rb") as source:
+            return self._compose("run", "--rm", "--no-deps", "-T", *program, built=built, stdin=source)
+
     def lines(self, since: str, follow: bool) -> Iterator[Line]:
         logs = ContainerLogs(self._client, self.members)
         return logs.follow(since) if follow else logs.history(since)
@@ -169,15 +177,16 @@ class ComposeEngine:
                     f" COMPOSE_PROJECT_NAME in {self._folder.env_file}"
                 )
 
-    def _compose(self, *arguments: str, built: images.Images | None = None) -> None:
+    def _compose(
+        self, *arguments: str, built: images.Images | None = None, stdin: IO[bytes] | int = subprocess.DEVNULL
+    ) -> str:
         file = kit_folder() / "docker-compose.yml"
         command = [*self._words, "--project-name", self.project, "--file", str(file)]
         command += ["--project-directory", str(self._folder.path), *arguments]
-        done = subprocess.run(
-            command, env=self._environ(built), stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+        done = subprocess.run(command, env=self._environ(built), stdin=stdin, capture_output=True, text=True)
         if done.returncode:
             raise EngineError(f"{' '.join(self._words)} {arguments[0]} failed: {_fault(done.stderr)}")
+        return done.stdout.strip()
 
     def _environ(self, built: images.Images | None) -> dict[str, str]:
         """What the compose file asks for; the key and paths as they are on this host."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 Say = Callable[[str], None]  # progress, one line each, to stderr
@@ -16,6 +17,7 @@ class Member:
     state: str  # running, or in one word why not
     pid: int = 0  # as the master sees it; 0 = unknown
     container: str = ""  # full id
+    restarts: int = 0  # since it is there; told by the local engine only
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,10 @@ class Engine(Protocol):
 
     def destroy(self, volumes: bool, say: Say) -> None:
         """Remove what `down` keeps, the journal only with `volumes`."""
+        ...
+
+    def restore(self, file: Path) -> str:
+        """Put a backup in the journal's place while nothing runs; returns what was done."""
         ...
 
     def lines(self, since: str, follow: bool) -> Iterator[Line]:

@@ -1,6 +1,7 @@
 """Bringing a yard up, to a number of workers, and down: what `up`, `run`, `scale` and `down` share."""
 
 import os
+from pathlib import Path
 
 from taskyard.errors import EngineError, FunctionError, UsageError
 from taskyard_ctl import envfile, newyard, scaling
@@ -88,6 +89,17 @@ def bring_down(folder: YardFolder, grace: float | None, say: Say) -> bool:
     engine.down(folder.basics.drain if grace is None else grace, say)
     folder.drop_record()
     return True
+
+
+def restore(folder: YardFolder, file: Path, local: bool, say: Say) -> str:
+    """Put a backup in the journal's place; the yard must be down. Returns what was done."""
+    engine = folder.found()
+    if engine is not None and engine.running():
+        raise UsageError(
+            f"the yard in {folder.path} runs: 'taskyard down' first, so that nothing is lost by it"
+        )
+    engine = engine or (folder.local() if local else _default(folder, say))
+    return engine.restore(file.resolve())
 
 
 def plural(count: int, word: str) -> str:

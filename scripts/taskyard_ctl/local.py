@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from taskyard.errors import EngineError
+from taskyard.errors import EngineError, StorageError
 from taskyard_ctl.interface import Line, Member, Say
 from taskyard_ctl.logfiles import STAMP, SUFFIX, Tail, sources
 from taskyard_ctl.ports import check_free
@@ -53,7 +53,7 @@ class LocalEngine:
 
     def members(self) -> list[Member]:
         return [
-            Member(name=child["name"], role=child["role"], state=child["state"], pid=child["pid"])
+            Member(child["name"], child["role"], child["state"], child["pid"], restarts=child["restarts"])
             for child in self._children()
         ]
 
@@ -122,6 +122,13 @@ class LocalEngine:
                 path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 state.rmdir()  # unless something else is in it
+
+    def restore(self, file: Path) -> str:
+        command = [sys.executable, "-P", "-m", "taskyard_master.restore", str(file)]
+        done = subprocess.run(command, env=self._folder.child_environ(), capture_output=True, text=True)
+        if done.returncode:
+            raise StorageError(done.stderr.strip().splitlines()[-1])
+        return done.stdout.strip()
 
     def lines(self, since: str, follow: bool) -> Iterator[Line]:
         tails = {path: Tail(path) for path in sources(self._logs)}

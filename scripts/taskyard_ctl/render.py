@@ -140,6 +140,25 @@ def listing(functions: "dict[str, float]", faults: "dict[str, str]") -> Renderab
     return Group(*parts)
 
 
+def chaos(report: "dict[str, Any]") -> RenderableType:
+    """What a chaos run has come to."""
+    table = _table("", Column("", justify="right"))
+    for name in (
+        "attempted", "accepted", "completed", "dead", "lost", "duplicated", "unexpected", "recovered",
+        "executions", "reruns", "charged",
+    ):  # fmt: skip
+        bad = name in ("dead", "lost", "duplicated", "unexpected") and report[name]
+        table.add_row(name, Text(f"{report[name]:,}", style="red" if bad else ""))
+    for name, count in report["faults"].items():
+        table.add_row(name, f"{count:,}")
+    table.add_row("seconds", f"{report['seconds']:,}")
+    verdict = report["verdict"]
+    words = {"held": "nothing was lost", "broken": "BROKEN"}.get(verdict, verdict)
+    return Group(
+        table, Text(f"{words} (seed {report['seed']})", style="green" if verdict == "held" else "red")
+    )
+
+
 def duration(seconds: float) -> str:
     """As people say it: 12 ms, 4.2 s, 3 min, 2 h 5 min, 3 d."""
     seconds = max(0.0, seconds)
