@@ -15,6 +15,8 @@ from support import eventually
 HERE = Path(__file__).parent / "e2e" / "hosts"
 IMAGE = "taskyard-testhost:trixie"
 READY_S = 60.0
+OVERLAY2 = '{"storage-driver": "overlay2"}'
+CONTAINERD = '{"features": {"containerd-snapshotter": true}}'  # the image store of newer engines
 _CAPABILITIES = """
     DAC_READ_SEARCH LINUX_IMMUTABLE NET_BROADCAST NET_ADMIN IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO
     SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_TIME SYS_TTY_CONFIG LEASE AUDIT_CONTROL
@@ -36,7 +38,7 @@ class TestHost:
 
     __test__ = False
 
-    def __init__(self, lab: "Lab", name: str, *engine: str) -> None:
+    def __init__(self, lab: "Lab", name: str, config: str) -> None:
         self.lab = lab
         self.name = name
         self.container = f"{lab.network}-{name}"
@@ -44,9 +46,11 @@ class TestHost:
         words += ["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"]
         words += ["--device-cgroup-rule", "a *:* rwm", "--cgroupns", "host"]
         words += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--volume", "/var/lib/docker"]
-        start = ["/usr/local/bin/start", *(engine or ("--storage-driver", "overlay2"))]
-        sh("docker", "create", "--name", self.container, "--hostname", name, "--network", lab.network, *words,
-           IMAGE, *start)  # fmt: skip
+        words += ["--network", lab.network, "--hostname", name, "--name", self.container]
+        sh("docker", "create", *words, IMAGE)
+        sh("docker", "cp", str(HERE / "start"), f"{self.container}:/usr/local/bin/start")
+        (lab.folder / "daemon.json").write_text(config)
+        sh("docker", "cp", str(lab.folder / "daemon.json"), f"{self.container}:/etc/docker/daemon.json")
         sh("docker", "cp", str(lab.folder / "key.pub"), f"{self.container}:/authorized_keys")
         sh("docker", "start", self.container)
         self.wait()
@@ -136,10 +140,10 @@ class Lab:
         base = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
         return {**base, "PATH": f"{self.bin}:{base['PATH']}", **more}
 
-    def host(self, name: str, *engine: str) -> TestHost:
-        """The host of that name, made when first asked for; `engine` are dockerd's options."""
+    def host(self, name: str, config: str = OVERLAY2) -> TestHost:
+        """The host of that name, made when first asked for; `config` is its engine's."""
         if name not in self.hosts:
-            self.hosts[name] = TestHost(self, name, *engine)
+            self.hosts[name] = TestHost(self, name, config)
         return self.hosts[name]
 
     def close(self) -> None:
