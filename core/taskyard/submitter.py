@@ -49,6 +49,8 @@ class Submitter:
     """Feeds one open job; safe for use by many threads.
 
     `fresh` says that the job's id was never used: nothing waits for the answer to Open then.
+    `failed` is called once, in the reading thread, when the submission has failed for good: for those
+    who have put all they had and wait for results.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Submitter:
         fresh: bool = False,
         ended: "Callable[[Submitter], None] | None" = None,
     ) -> None:
+        self.failed: Callable[[TaskyardError], None] | None = None
         self.job = request.job
         self.workers = -1  # joined workers that can run the function, once that is known
         self._connection = connection
@@ -250,6 +253,7 @@ class Submitter:
             elif self._error is None:
                 self._error = _error_in(pending)
             self._changed.notify_all()
+        self._report()
 
     def _answered(self, chunk: _Sent, pending: Pending) -> None:
         with self._lock:
@@ -275,6 +279,12 @@ class Submitter:
                 self._changed.notify_all()
             else:
                 self._pump()
+        self._report()
+
+    def _report(self) -> None:
+        if self._error is not None and self.failed is not None:
+            failed, self.failed = self.failed, None
+            failed(self._error)
 
     # ------------------------------------------------------------ without the lock
 
