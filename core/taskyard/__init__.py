@@ -13,13 +13,17 @@ _HOMES = {
     "TaskFailed": "errors",
     "TaskyardError": "errors",
     "Yard": "client",
+    "YardExecutor": "executor",
 }
-__all__ = ["Job", "Outcome", "Submitter", "TaskFailed", "TaskyardError", "Yard", "inside_task"]
+__all__ = [
+    "Job", "Outcome", "Submitter", "TaskFailed", "TaskyardError", "Yard", "YardExecutor", "inside_task",
+]  # fmt: skip
 
 TYPE_CHECKING = False  # type checkers take this name for true, and typing takes milliseconds to import
 if TYPE_CHECKING:
     from taskyard.client import Yard
     from taskyard.errors import TaskFailed, TaskyardError
+    from taskyard.executor import YardExecutor
     from taskyard.job import Job, Outcome
     from taskyard.submitter import Submitter
 
