@@ -55,9 +55,12 @@ def docker() -> Callable[..., str]:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def images(docker: Callable[..., str]) -> Images:
-    """The images of this tree, with the requirements of the examples; built once a session."""
+    """The images of this tree, with the requirements of the examples; built when the first test asks.
+
+    Later ones find them, or make them again where a test has destroyed its yard with all that was its own.
+    """
     return build_images(ROOT / "examples", print)
 
 

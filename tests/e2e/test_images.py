@@ -41,7 +41,7 @@ print(json.dumps({
     "no_new_privs": status["NoNewPrivs"],
     "writable": [folder for folder in folders if writable(folder)],
     "rooms": sorted(os.listdir("/opt/taskyard/app")),
-    "packages": sorted(found.metadata["Name"].lower() for found in ours),
+    "packages": sorted(found.metadata["Name"].lower().replace("_", "-") for found in ours),
     "compiled": all(os.path.exists(util.cache_from_source(module.__file__)) for module in (json, metadata)),
 }))
 """
