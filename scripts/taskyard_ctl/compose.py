@@ -62,7 +62,11 @@ class ComposeEngine:
         self._check_project()
         check_free(*self._folder.settings.endpoint)
         built = images.build_images(Path(self._folder.settings.tasks_dir), say)
-        self._compose("up", "--detach", "--no-build", "--scale", f"worker={workers}", built=built)
+        try:
+            self._compose("up", "--detach", "--no-build", "--scale", f"worker={workers}", built=built)
+        except BaseException:
+            self.down(0.0, say)
+            raise
 
     def fault(self) -> str:
         for container in self._containers():
@@ -97,11 +101,13 @@ class ComposeEngine:
             raise EngineError(f"{member.name} cannot be removed: {fault.explanation or fault}") from None
 
     def down(self, grace: float, say: Say) -> None:
+        self._check_project()
         if grace:
             self._compose("stop", "--timeout", str(math.ceil(grace)), "worker")
         self._compose("down", "--timeout", str(MASTER_GRACE_S if grace else 1))
 
     def destroy(self, volumes: bool, say: Say) -> None:
+        self._check_project()
         self._compose("down", "--timeout", "1", *(["--volumes"] if volumes else []))
         used = {container.attrs.get("ImageID") for container in self._list({})}
         for image in self._client.images.list():
@@ -169,6 +175,7 @@ class ComposeEngine:
         return place is None or Path(place).resolve() == self._folder.path
 
     def _check_project(self) -> None:
+        """Compose goes by the project's name alone, and would stop the yard of another folder."""
         for container in self._list({PROJECT: self.project}):
             if not self._is_here(container):
                 place = _labels(container)[WORKING_DIR]

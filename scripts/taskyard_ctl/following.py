@@ -13,6 +13,8 @@ from taskyard_ctl.cli import say
 from taskyard_ctl.progress import ended
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from taskyard.client import Yard
     from taskyard.job import Outcome
 
@@ -29,10 +31,12 @@ class Results:
         self._flushed = 0.0
         self._rows: list[dict[str, Any]] = []
         self._table: Callable[[list[dict[str, Any]]], None] | None = None
+        self.screen: Console | None = None  # the terminal, if that is where they go
         if not as_json and sys.stdout.isatty():
             from taskyard_ctl.render import ResultTable, console
 
-            self._table = ResultTable(console()).add
+            self.screen = console()
+            self._table = ResultTable(self.screen).add
 
     def write(self, outcomes: "Iterable[Outcome]") -> None:
         """Write all of them, however long they take to come."""

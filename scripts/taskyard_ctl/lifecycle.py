@@ -40,8 +40,8 @@ def _start(folder: YardFolder, workers: int, local: bool, say: Say) -> Engine:
         )
     engine = folder.local() if local else _default(folder, say)
     say(f"starting the master and {plural(workers, 'worker')}")
+    engine.up(workers, say)
     try:
-        engine.up(workers, say)
         folder.write_record(engine=engine.name)
         scaling.wait_ready(folder, engine, workers)
     except BaseException:

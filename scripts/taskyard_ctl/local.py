@@ -74,15 +74,12 @@ class LocalEngine:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env=self._folder.child_environ(), start_new_session=True,
         )  # fmt: skip
-        assert process.stdin is not None and process.stdout is not None
-        with process.stdin, process.stdout:
-            process.stdin.write(spec.dump())
-            process.stdin.close()
-            answer = process.stdout.readline().decode().strip()
-            if answer != "ok":
-                rest = [answer, *process.stdout.read().decode().strip().splitlines()]
-                process.wait()
-                raise EngineError(f"the supervisor did not start: {rest[-1] or 'it said nothing'}")
+        try:
+            _start(process, spec)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
         process.returncode = 0  # it outlives us on purpose
 
     def fault(self) -> str:
@@ -195,6 +192,18 @@ class LocalEngine:
             return ""
         lines = [line[STAMP:].strip() for line in tail.splitlines()]
         return next((_WORDS.sub("", line) for line in reversed(lines) if line), "")
+
+
+def _start(process: "subprocess.Popen[bytes]", spec: Spec) -> None:
+    """Tell a new supervisor what to run, and wait until it begins; raises EngineError with its words."""
+    assert process.stdin is not None and process.stdout is not None
+    with process.stdin, process.stdout:
+        process.stdin.write(spec.dump())
+        process.stdin.close()
+        answer = process.stdout.readline().decode().strip()
+        if answer != "ok":
+            lines = [answer, *process.stdout.read().decode().strip().splitlines()]
+            raise EngineError(f"the supervisor did not start: {lines[-1] or 'it said nothing'}")
 
 
 def _parsed(source: str, tail: Tail, since: str) -> Iterator[Line]:

@@ -16,6 +16,9 @@ from taskyard.messages import JobStatus, Status, StatusReply
 from taskyard_ctl.cli import say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
     from taskyard.client import Yard
 
 TICK_S = 0.1
@@ -30,10 +33,18 @@ Show = Callable[[JobStatus], None]
 class Progress:
     """Looks at the job from a thread of its own while the caller submits it and reads its results."""
 
-    def __init__(self, yard: "Yard", job: str, flush: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        yard: "Yard",
+        job: str,
+        flush: Callable[[], None] = lambda: None,
+        screen: "Console | None" = None,
+    ) -> None:
         self._yard = yard
         self._job = job
         self._flush = flush  # called at every tick
+        self._screen = screen  # the terminal that results go to, if they do
+        self._say: Callable[[str], None] = say
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._said = ""
@@ -48,11 +59,12 @@ class Progress:
 
     def _run(self) -> None:
         with ExitStack() as stack:
-            show = self._shower(stack)
+            show: Show | None = None
             look_at = time.monotonic() + FIRST_S
             while not self._over.wait(TICK_S):
                 self._flush()
                 if time.monotonic() >= look_at:
+                    show = show or self._shower(stack)
                     self._look(show)
                     look_at = time.monotonic() + LOOK_S
 
@@ -70,12 +82,15 @@ class Progress:
 
     def _tell(self, text: str) -> None:
         if text and text != self._said:
-            say(text)
+            self._say(text)
         self._said = text
 
     def _shower(self, stack: ExitStack) -> Show:
         if sys.stderr.isatty():
-            return _bar(stack, self)
+            bar, show = _bar(self._screen)
+            stack.enter_context(bar)
+            self._say = bar.console.print  # above the bar
+            return show
         return _silent if os.environ.get("CI") else _Lines()
 
 
@@ -85,6 +100,11 @@ def _silent(job: JobStatus) -> None:
 
 def ended(job: JobStatus) -> int:
     return job.completed + job.dead + job.cancelled
+
+
+def pace(job: JobStatus) -> float:
+    """Tasks a second since the job was made."""
+    return job.completed / max(0.001, (job.ended or time.time()) - job.created)
 
 
 class _Lines:
@@ -97,29 +117,28 @@ class _Lines:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LINE_S
-        rate = job.completed / max(0.001, time.time() - job.created)
-        text = f"{ended(job):,} of {job.total:,} tasks, {rate:,.1f}/s"
+        text = f"{ended(job):,} of {job.total:,} tasks, {pace(job):,.1f}/s"
         if job.state == "open":
             text += ", still submitting"
-        elif rate:
-            text += f", {duration((job.total - ended(job)) / rate)} left"
+        elif job.ended:
+            text += ", the last results are on their way"
+        elif pace(job):
+            text += f", {duration((job.total - ended(job)) / pace(job))} left"
         if job.dead:
             text += f", {job.dead:,} dead"
         say(text)
 
 
-def _bar(stack: ExitStack, progress: Progress) -> Show:
-    """A bar on the terminal; where results go to the same terminal, above it."""
+def _bar(screen: "Console | None") -> "tuple[Bar, Show]":
+    """A bar on the terminal; where results go to the same terminal, it is below them."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
-    )  # fmt: skip
-    from rich.progress import (
-        Progress as Bar,
     )
+    from rich.progress import Progress as Bar
 
     from taskyard_ctl.render import console
 
@@ -127,14 +146,15 @@ def _bar(stack: ExitStack, progress: Progress) -> Show:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
     ]  # fmt: skip
-    bar = stack.enter_context(Bar(*columns, console=console(stderr=not sys.stdout.isatty()), transient=True))
+    bar = Bar(*columns, console=screen or console(stderr=True), transient=True)
     task = bar.add_task("submitting", total=None, rate="")
 
     def show(job: JobStatus) -> None:
         dead = f" {job.dead:,} dead" if job.dead else ""
-        rate = job.completed / max(0.001, time.time() - job.created)
         words = "submitting" if job.state == "open" else f"{job.leased:,} at work"
         total = None if job.state == "open" else job.total
-        bar.update(task, completed=ended(job), total=total, description=words + dead, rate=f"{rate:,.1f}/s")
+        bar.update(
+            task, completed=ended(job), total=total, description=words + dead, rate=f"{pace(job):,.1f}/s"
+        )
 
-    return show
+    return bar, show

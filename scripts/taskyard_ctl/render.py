@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from taskyard.messages import JobStatus, StatusReply, WorkerStatus
 
 PLAIN = "plain"  # the job of stdlib peers, there from the start
+ENDED_JOBS = 20  # shown to people, the newest ones
 PIPE_WIDTH = 200  # columns where nobody says how many there are
 STYLES = {
     "completed": "green", "idle": "green", "running": "cyan", "open": "cyan", "closed": "green",
@@ -38,7 +39,11 @@ def status(reply: "StatusReply", address: str, now: float) -> RenderableType:
     ]
     parts += [Text(f"warning: {text}", style="yellow") for text in master.warnings]
     jobs = [job for job in reply.jobs if job.total or job.id != PLAIN]
+    over = [job.id for job in jobs if job.ended][:-ENDED_JOBS]
+    jobs = [job for job in jobs if job.id not in over]
     parts.append(_jobs(jobs, now) if jobs else Text("no jobs yet: taskyard submit MODULE:FUNCTION ..."))
+    if over:
+        parts.append(Text(f"and {len(over):,} more that ended earlier: --json has them all"))
     if reply.workers:
         parts.append(_workers(reply.workers, now))
     else:
@@ -46,28 +51,54 @@ def status(reply: "StatusReply", address: str, now: float) -> RenderableType:
     return Group(*parts)
 
 
-def _table(*columns: str | Column) -> Table:
-    return Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+def _table(*columns: Column | str, header: bool = True) -> Table:
+    return Table(
+        *columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), show_header=header
+    )
+
+
+def _lean(columns: dict[str, Column], rows: list[dict[str, str | Text]], always: set[str]) -> Table:
+    """A table without the columns that say nothing: empty or 0 in every row."""
+    shown = [name for name in columns if name in always or any(str(r[name]) not in ("", "0") for r in rows)]
+    for name in shown:
+        if not columns[name].max_width:  # where it gets narrow, only the others are cut
+            columns[name].min_width = max(len(name), *(len(str(row[name])) for row in rows))
+    table = _table(*(columns[name] for name in shown))
+    for row in rows:
+        table.add_row(*(row[name] for name in shown))
+    return table
+
+
+def _columns(names: str) -> dict[str, Column]:
+    """Columns by name, written "<name" for text that may be cut, ">name" for a number, else "name"."""
+    found = {}
+    for word in names.split():
+        name = word.lstrip("<>")
+        cut = 60 if word.startswith("<") else None
+        justify: Any = "right" if word.startswith(">") else "left"
+        found[name] = Column(name, no_wrap=True, overflow="ellipsis", justify=justify, max_width=cut)
+    return found
 
 
 def _jobs(jobs: "Iterable[JobStatus]", now: float) -> Table:
-    right = ["total", "ready", "leased", "delayed", "completed", "dead", "cancelled", "rate", "left"]
-    table = _table(
-        "job", "name", "function", "state", *(Column(name, justify="right") for name in right), "note"
+    columns = _columns(
+        "job <name <function state >total >ready >leased >delayed"
+        " >completed >dead >cancelled >rate >left <note"
     )
+    rows = []
     for job in jobs:
         waiting = job.ready + job.suspect
-        seconds, eta = (job.ended or now) - job.created, ""
-        rate = job.completed / seconds if seconds > 0 else 0.0
+        rate = job.completed / max(0.001, (job.ended or now) - job.created)
         unfinished = waiting + job.leased + job.delayed
-        if unfinished and rate:
-            eta = duration(unfinished / rate)
-        counts = (job.total, waiting, job.leased, job.delayed, job.completed, job.dead, job.cancelled)
-        table.add_row(
-            job.id, job.name, job.function, _state(_job_state(job)), *(f"{count:,}" for count in counts),
-            f"{rate:,.1f}/s" if job.completed else "", eta, job.note or job.error,
-        )  # fmt: skip
-    return table
+        row: dict[str, str | Text] = {
+            "job": job.id, "name": job.name, "function": job.function, "state": _state(_job_state(job)),
+            "total": f"{job.total:,}", "ready": f"{waiting:,}", "leased": f"{job.leased:,}",
+            "delayed": f"{job.delayed:,}", "completed": f"{job.completed:,}", "dead": f"{job.dead:,}",
+            "cancelled": f"{job.cancelled:,}", "rate": f"{rate:,.1f}/s" if job.completed else "",
+            "left": duration(unfinished / rate) if unfinished and rate else "", "note": job.note or job.error,
+        }  # fmt: skip
+        rows.append(row)
+    return _lean(columns, rows, {"job", "function", "state", "total", "completed"})
 
 
 def _job_state(job: "JobStatus") -> str:
@@ -80,17 +111,19 @@ def _job_state(job: "JobStatus") -> str:
 
 
 def _workers(workers: "Iterable[WorkerStatus]", now: float) -> Table:
-    right = ["slots", "leased", "completed", "failed", "memory", "up"]
-    table = _table("worker", "host", "state", *(Column(name, justify="right") for name in right), "runs")
+    columns = _columns("worker <host state >slots >leased >completed >failed >memory >up <runs")
+    rows = []
     for worker in workers:
         running = worker.running if worker.leased else []  # what a heartbeat said may have ended since
-        runs = ", ".join(f"{r.job}/{r.index} {duration(now - r.since)}" for r in running)
-        counts = (worker.slots, worker.leased, worker.completed, worker.failed)
-        table.add_row(
-            worker.id, worker.host, _state(worker.state), *(f"{count:,}" for count in counts),
-            size(worker.memory), duration(now - worker.joined), runs,
-        )  # fmt: skip
-    return table
+        row: dict[str, str | Text] = {
+            "worker": worker.id, "host": worker.host, "state": _state(worker.state),
+            "slots": f"{worker.slots:,}", "leased": f"{worker.leased:,}",
+            "completed": f"{worker.completed:,}", "failed": f"{worker.failed:,}",
+            "memory": size(worker.memory), "up": duration(now - worker.joined),
+            "runs": ", ".join(f"{r.job}/{r.index} {duration(now - r.since)}" for r in running),
+        }  # fmt: skip
+        rows.append(row)
+    return _lean(columns, rows, set(columns) - {"runs", "failed"})
 
 
 def _state(state: str) -> Text:
@@ -106,12 +139,12 @@ class ResultTable:
 
     def add(self, results: "list[dict[str, Any]]") -> None:
         value = max(16, self._screen.width - 66)
-        table = Table(
+        table = _table(
             Column("index", width=9, justify="right"), Column("state", width=9),
             Column("value or error", width=value, no_wrap=True, overflow="ellipsis"),
             Column("attempts", width=8, justify="right"), Column("seconds", width=9, justify="right"),
             Column("worker", width=18, no_wrap=True, overflow="ellipsis"),
-            box=None, pad_edge=False, header_style="bold", show_header=not self._headed, padding=(0, 2, 0, 0),
+            header=not self._headed,
         )  # fmt: skip
         self._headed = True
         for result in results:
@@ -132,7 +165,7 @@ def _shown(result: "dict[str, Any]") -> str:
 
 def listing(functions: "dict[str, float]", faults: "dict[str, str]") -> RenderableType:
     """What `check` found."""
-    table = _table("function", "timeout")
+    table = _table(Column("function"), Column("timeout"))
     for name, timeout in functions.items():
         table.add_row(name, f"{timeout:g} s" if timeout else "")
     parts: list[RenderableType] = [table] if functions else [Text("no function can run")]

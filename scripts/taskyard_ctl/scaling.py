@@ -112,8 +112,8 @@ def _remove_drained(master: "Yard", engine: Engine, draining: dict[str, Member],
                 say(f"{member.name} removed")
         if not draining:
             return
-        if not told:
+        held = sum(states[name].leased for name in draining)
+        if held and not told:
             told = True
-            held = sum(states[name].leased for name in draining)
             say(f"{len(draining)} of them are busy and finish {held} tasks first; Ctrl-C keeps them")
         time.sleep(POLL_S)

@@ -46,8 +46,18 @@ def result(job: str, outcome: "Outcome") -> dict[str, Any]:
     }
 
 
+_encode = msgspec.json.Encoder().encode
+
+
 def line(content: dict[str, Any]) -> str:
-    return json.dumps(content, separators=(",", ":")) + "\n"
+    """One line of JSON."""
+    try:
+        return _encode(content).decode() + "\n"
+    except (
+        UnicodeEncodeError,
+        OverflowError,
+    ):  # half a surrogate pair, an enormous number: slower, and exact
+        return json.dumps(content, separators=(",", ":")) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -64,7 +64,7 @@ def _follow(yard: "Yard", request: Request, items: Iterable[Any]) -> int:
     job = secrets.token_hex(6)
     output = Results(job, request.as_json)
     reader = _Reader(lambda: output.write(yard.job(job).results(follow=True, ordered=request.ordered)))
-    with _interrupted(yard, job), Progress(yard, job, output.flush):
+    with _interrupted(yard, job), Progress(yard, job, output.flush, output.screen):
         said = _Announced(items, lambda: say(f"job {job}"), reader.start)
         _submit(yard, request, job, said if isinstance(items, Collection) else iter(said))
         reader.finish()

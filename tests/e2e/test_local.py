@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 import scenarios
 from support import eventually
-from yards import TestYard
+from yards import COMMAND, TestYard
 
 NewYard = scenarios.NewYard
 
@@ -51,6 +52,59 @@ class TestWorking(scenarios.Working):
 
 class TestScaling(scenarios.Scaling):
     """As on every engine."""
+
+
+class TestTerminal:
+    """What people see who sit at one."""
+
+    def spawn(self, yard: TestYard, *arguments: str) -> "pexpect.spawn[str]":
+        environ = {name: value for name, value in os.environ.items() if name != "CI"} | {"TERM": "xterm"}
+        return pexpect.spawn(
+            COMMAND[0], [*COMMAND[1:], *arguments], cwd=str(yard.folder), env=environ,
+            dimensions=(30, 120), encoding="utf-8", timeout=30,
+        )  # fmt: skip
+
+    def test_results_are_a_table_and_progress_a_bar(self, yard: TestYard) -> None:
+        gate = yard.data / "terminal"
+        child = self.spawn(yard, "submit", "work:hold", "--arg", f'"{gate}"', "--wait")
+        child.expect("1 at work")
+        child.expect("0/1")
+        gate.touch()
+        child.expect("index")
+        child.expect("completed.*terminal")
+        child.expect("1 completed, in ")
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 0
+
+    def test_ctrl_c_says_how_to_come_back(self, yard: TestYard) -> None:
+        gate = yard.data / "interrupted"
+        child = self.spawn(yard, "submit", "work:hold", "--arg", f'"{gate}"', "--wait")
+        child.expect("1 at work")
+        child.sendintr()
+        child.expect(
+            "taskyard: interrupted; job [0-9a-f]{12} goes on: taskyard results [0-9a-f]{12} --follow"
+        )
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 130
+        gate.touch()
+
+    def test_status_can_be_watched(self, yard: TestYard) -> None:
+        child = self.spawn(yard, "status", "--watch")
+        child.expect(f"master {yard.address}")
+        child.expect("up")
+        child.sendintr()
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 130
+
+    def test_a_yard_outlives_its_terminal(self, new_yard: NewYard) -> None:
+        yard = new_yard()
+        child = self.spawn(yard, "up", "--local", "--workers", "1")
+        child.expect("the yard is up")
+        child.close(force=True)  # which hangs up
+        assert len(yard.run("submit", "work:square", "--range", "0:3", "--wait").rows()) == 3
 
 
 class TestLiving(scenarios.Living):

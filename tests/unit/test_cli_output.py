@@ -85,6 +85,13 @@ def test_an_error_has_the_contracts_shape() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("value", ["\ud800 half a pair", 1 << 70, "ß\n\u2028", 0.1, [None, True, {"1": "x"}]])
+def test_any_value_is_a_line_of_json(value: object) -> None:
+    text = shapes.line(shapes.result("j", outcome(0, value)))
+    assert text.count("\n") == 1
+    assert json.loads(text)["value"] == value
+
+
 def test_tables_of_status() -> None:
     text = text_of(reply(job(), job(id="plain", name="plain", total=0)))
     assert "master 127.0.0.1:5002  version 0.1.0  up 100 s" in text
@@ -100,6 +107,14 @@ def test_an_empty_yard_says_what_to_do() -> None:
     text = text_of(reply(workers=False))
     assert "no workers yet: taskyard scale 2" in text
     assert "no jobs yet: taskyard submit" in text
+
+
+def test_old_jobs_are_only_counted() -> None:
+    jobs = [job(id=f"{i:012x}") for i in range(30)]
+    text = text_of(reply(job(id="unfinished", ended=0.0), *jobs))
+    assert "unfinished" in text
+    assert "and 10 more that ended earlier" in text
+    assert [f"{i:012x}" in text for i in range(30)] == [False] * 10 + [True] * 20
 
 
 @pytest.mark.parametrize(

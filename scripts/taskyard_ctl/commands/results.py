@@ -31,7 +31,7 @@ def results(ctx: click.Context, job: str, follow: bool, ordered: bool, failed: b
         outcomes = found.results(follow=follow, ordered=ordered, failed=failed)
         if follow:
             try:
-                with Progress(yard, found.id, output.flush):
+                with Progress(yard, found.id, output.flush, output.screen):
                     output.write(outcomes)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
