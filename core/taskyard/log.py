@@ -11,10 +11,18 @@ import time
 from typing import Any
 
 
+# What peers call themselves is in these lines: no control character of theirs begins a line, or paints.
+_HARMLESS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_HARMLESS |= {ord("\n"): "\\n", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line = f"{stamp}.{int(record.msecs):03d}Z {record.levelname.lower():7} {record.getMessage()}"
+        message = record.getMessage()
+        if not message.isprintable():
+            message = message.translate(_HARMLESS)
+        line = f"{stamp}.{int(record.msecs):03d}Z {record.levelname.lower():7} {message}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -111,4 +111,5 @@ def _decode(frame: bytes) -> Request:
     try:
         return messages.decode_request(frame)
     except (msgspec.MsgspecError, ValueError, RecursionError) as fault:  # broken text, depth without end
-        raise ProtocolError(f"it sent what is no message of {GREETING.decode()}: {fault}") from None
+        text = " ".join(str(fault).split())[:200]  # it quotes what was sent
+        raise ProtocolError(f"it sent what is no message of {GREETING.decode()}: {text}") from None
