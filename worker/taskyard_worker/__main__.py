@@ -14,6 +14,7 @@ from taskyard.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_UNREACHABLE, Setti
 from taskyard.settings import Settings
 from taskyard_worker.agent import Agent
 from taskyard_worker.identity import Identity
+from taskyard_worker.plain import PlainWorker
 from taskyard_worker.watcher import Watcher
 
 SETTLE_SECONDS = 5.0  # how long a worker that ends waits for the master's last answers
@@ -36,13 +37,19 @@ class Signals:
 
     async def unless(self, work: Awaitable[Any]) -> bool:
         """Wait for some work, but no longer than for the first signal; whether the work has ended."""
-        waiting = asyncio.ensure_future(self.first.wait())
-        working = asyncio.ensure_future(work)
+        return await self._before(self.first, asyncio.ensure_future(work), None)
+
+    async def unless_again(self, work: Awaitable[Any], seconds: float) -> bool:
+        """The same with the second signal, and no longer than some seconds."""
+        return await self._before(self.second, asyncio.ensure_future(work), seconds)
+
+    async def _before(self, event: asyncio.Event, work: "asyncio.Future[Any]", seconds: float | None) -> bool:
+        waiting = asyncio.ensure_future(event.wait())
         try:
-            await asyncio.wait([waiting, working], return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-            return working.done()
+            await asyncio.wait([waiting, work], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+            return work.done()
         finally:
             waiting.cancel()
 
@@ -53,17 +60,48 @@ async def serve(settings: Settings) -> int:
     watcher = Watcher(Path(settings.tasks_dir).resolve())
     if not await signals.unless(watcher.list()):
         return EXIT_DONE
-    agent = Agent(settings, Identity.make(settings.host), watcher)
+    me = Identity.make(settings.host)
+    work = serve_plain if settings.dialect == "plain" else serve_yard
+    try:
+        return await work(settings, me, watcher, signals)
+    finally:
+        watcher.stop()
+
+
+async def serve_yard(settings: Settings, me: Identity, watcher: Watcher, signals: Signals) -> int:
+    """Work for a yard's master, which never ends by itself."""
+    agent = Agent(settings, me, watcher)
     working = asyncio.ensure_future(agent.run())
     try:
         await signals.unless(working)
         return await leave(agent, signals, settings.drain)
     finally:
-        watcher.stop()
         working.cancel()
         await asyncio.wait([working])
         await agent.slots.stop()
         agent.printer.close()
+
+
+async def serve_plain(settings: Settings, me: Identity, watcher: Watcher, signals: Signals) -> int:
+    """Work for a stdlib master, and end with it."""
+    worker = PlainWorker(settings, me, watcher)
+    working = asyncio.ensure_future(worker.run())
+    try:
+        if await signals.unless(working):
+            return working.result()
+        worker.drain()
+        await signals.unless_again(working, settings.drain)
+        if not working.done():
+            worker.stop()
+            await asyncio.wait([working], timeout=SETTLE_SECONDS)
+        if signals.second.is_set():
+            return EXIT_INTERRUPTED
+        return working.result() if working.done() else EXIT_UNREACHABLE
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
+        await worker.slots.stop()
+        worker.printer.close()
 
 
 async def leave(agent: Agent, signals: Signals, drain: float) -> int:

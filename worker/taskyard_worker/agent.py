@@ -204,6 +204,8 @@ class Agent:
             piece = Piece.of(grant)
             if piece.function == PLAIN:
                 piece = replace(piece, function=self._settings.function)
+            if not piece.timeout:
+                piece = replace(piece, timeout=self._watcher.listing.functions.get(piece.function, 0.0))
             if self.state != "running":
                 self._release([piece])
             elif piece.suspect and piece.count == 1:

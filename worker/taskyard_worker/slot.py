@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import taskyard
 from taskyard import batch, functions, values
 from taskyard.allow import Allow
 from taskyard.errors import FunctionError, PayloadError
@@ -228,6 +229,7 @@ def main(arguments: list[str]) -> None:
     faulthandler.enable(file=2)
     signal.signal(signal.SIGINT, lambda *_: None)  # stopping is the agent's affair
     sys.argv[:] = [folder]
+    taskyard.inside_task = True
     functions.open_folder(Path(folder))
     Slot(bell, mapped, Path(folder), int(payload), Allow(allow), out).serve(orders)
 
