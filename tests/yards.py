@@ -114,7 +114,7 @@ class TestYard:
 
     def status(self, job: str = "") -> Any:
         """What `taskyard status --json` prints, without starting the command each time."""
-        with YardFolder(self.folder).connect() as master:
+        with YardFolder(self.folder).connect(patience=20.0) as master:
             return shapes.status(master.status(job), self.address)
 
     def workers(self) -> list[dict[str, Any]]:
