@@ -32,8 +32,10 @@ class Ask:
 def grant(state: State, ask: Ask) -> list[Granted]:
     """Lease tasks to a worker at once; empty if there is nothing for it now."""
     leases, holder = state.leases, ask.holder
-    if holder.boot in leases.serving and not ask.only:
-        return []  # a suspect runs alone; a plain peer may get first and put later, so it is not held up
+    if holder.boot in leases.serving:
+        if not ask.only:
+            return []  # a suspect runs alone
+        leases.serving.discard(holder.boot)  # a plain peer may get first and put later: nothing is held back
     if state.suspects:
         found = _suspect(state, ask)
         if found is not None:
@@ -55,9 +57,9 @@ def _suspect(state: State, ask: Ask) -> list[Granted] | None:
     limit = max(1, leases.present // 4)
     if holder.left:
         if ask.only:
-            return None  # a plain peer may never put what it got: nothing is held back from it
-        chosen = [other for other in leases.holders.values() if other.reserved > ask.now]
-        if holder not in chosen and len(chosen) + len(leases.serving) >= limit:
+            return None
+        chosen = sum(other.reserved > ask.now for other in leases.holders.values() if other is not holder)
+        if chosen + len(leases.serving) >= limit:
             return None
         holder.reserved = ask.now + state.lease
         return []

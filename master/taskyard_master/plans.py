@@ -43,17 +43,23 @@ class Granted(Struct):
 def portions(first: int, count: int, block: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Cut `count` values, of the indices from `first` on, into (first, count, block) of one row each.
 
-    No row crosses a segment's bounds or is larger than a stored block may be.
+    No row crosses a segment's bounds, or is larger than a stored block may be unless
+    one value is. The same values are always cut alike.
     """
     done = 0
     while done < count:
         many = min(count - done, WIDTH - ((first + done) & (WIDTH - 1)))
-        part = batch.cut(block, count, done, done + many)
-        if len(part) > batch.MAX_BYTES:
-            less = batch.take(part, many, batch.MAX_BYTES)
-            part, many = batch.cut(part, many, 0, less), less
-        yield first + done, many, part
+        yield from _halves(first + done, many, batch.cut(block, count, done, done + many))
         done += many
+
+
+def _halves(first: int, count: int, block: bytes) -> Iterator[tuple[int, int, bytes]]:
+    if len(block) <= batch.MAX_BYTES or count == 1:
+        yield first, count, block
+        return
+    half = count // 2
+    yield from _halves(first, half, batch.cut(block, count, 0, half))
+    yield from _halves(first + half, count - half, batch.cut(block, count, half, count))
 
 
 def split(first: int, count: int) -> Iterator[tuple[int, int, int]]:

@@ -11,8 +11,6 @@ from taskyard_master.leases import Lease
 from taskyard_master.segments import KIND, NONE, WIDTH, Segment
 from taskyard_master.state import TICKS, State
 
-VERSION = 1
-
 Map = tuple[bytes, bytes] | None
 
 
@@ -54,7 +52,6 @@ class LeaseShot(Struct):
 
 
 class Shot(Struct):
-    version: int
     jobs: list[JobShot]
     leases: list[LeaseShot]
     tombstones: dict[str, float]
@@ -66,7 +63,6 @@ _decoder = msgspec.msgpack.Decoder(Shot)
 def dump(state: State) -> bytes:
     """Everything durable: jobs, the deleted ones that are still known, and leases."""
     shot = Shot(
-        VERSION,
         [_job(job, state.offset) for job in state.jobs.values()],
         [_lease(lease) for lease in state.leases.table.values()],
         state.tombstones,

@@ -64,8 +64,8 @@ def chunk(job: Job, request: Chunk, limit: int) -> Plan:
 def _repeat(job: Job, request: Chunk) -> Plan:
     """What was accepted before adds nothing, if it is the same; if that was long ago, it is taken to be."""
     end = request.first + request.count
-    for stop, ticket in job.chunks:
-        if stop > request.first and (stop >= end or stop == job.tail):
+    for stop, ticket in job.chunks if end > job.next else ():
+        if stop >= end or stop == job.tail:
             raise Pending(ticket)
     if end > job.tail or not _same(job, request):
         raise ConflictError(

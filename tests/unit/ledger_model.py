@@ -138,6 +138,7 @@ class Model:
         self.leases: dict[int, Held] = {}
         self.present: set[str] = set()
         self.reserved: dict[str, float] = {}
+        self.hoarders: set[str] = set()  # plain peers that asked for more while they held a suspect
         self.pieces = 0
         self.recorded: set[tuple[str, float, int, int]] = set()
 
@@ -387,7 +388,7 @@ class Model:
         return found
 
     def serving(self) -> set[str]:
-        return {lease.boot for lease in self.leases.values() if lease.suspect}
+        return {lease.boot for lease in self.leases.values() if lease.suspect} - self.hoarders
 
     def check_grant(
         self,
@@ -403,8 +404,10 @@ class Model:
         """Whether a grant keeps to the rules; with none, whether there was nothing to give."""
         self.present.add(boot)
         if boot in self.serving():
-            assert not grants
-            return
+            if not only:
+                assert not grants
+                return
+            self.hoarders.add(boot)
         if self._check_suspects(boot, functions, now, only, grants):
             return
         self.reserved.pop(boot, None)
@@ -428,8 +431,8 @@ class Model:
             return False
         serving, limit = self.serving(), max(1, len(self.present) // 4)
         if self.of(boot):
-            chosen = {other for other, until in self.reserved.items() if until > now}
-            if only or (boot not in chosen and len(chosen) + len(serving) >= limit):
+            chosen = {other for other, until in self.reserved.items() if until > now and other != boot}
+            if only or len(chosen) + len(serving) >= limit:
                 assert not any(grant.suspect for grant in grants)
                 return False
             self.reserved[boot] = now + self.lease
@@ -488,6 +491,7 @@ class Model:
     def granted(self, grants: list[Any], seconds: float, now: float) -> None:
         """Grants count at once."""
         for grant in grants:
+            self.hoarders -= {grant.boot} if grant.suspect else set()
             self.leases[grant.lease] = Held(
                 grant.job, grant.boot, grant.worker, grant.suspect, seconds, now + seconds
             )

@@ -536,13 +536,15 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.base is not None:
             data, model, begin = self.base[0], copy.deepcopy(self.base[1]), self.base[2]
             ledger.restore(data, self.now)
-            model.reserved = {}
+            model.reserved, model.hoarders = {}, set()
             model.present = {lease.boot for lease in model.leases.values()}
             for job in model.jobs.values():
                 job.renewed = self.now
         for record in self.log[begin:]:
             ledger.replay(record, self.now)
             model.apply(record, self.now)
+            if isinstance(record, m.Granting) and record.suspect:
+                model.hoarders.discard(record.boot)
         ledger.rearm(self.now)
         for lease in model.leases.values():
             lease.seconds, lease.deadline, lease.looked = LEASE, self.now + LEASE, float("-inf")
