@@ -165,6 +165,8 @@ REGISTRY: tuple[Setting, ...] = (
     Setting("TLS_KEY", _text, "", _ALL, "path", "The key of the certificate."),
     Setting("WEB", _text, "", "master", "host:port", "Where the dashboard listens; empty = off."),
     Setting("WEB_TOKEN", _text, "", "master ctl", "text", "What a browser must show once.", secret=True),
+    Setting("WEB_HOSTS", _names, "", "master", "names",
+            "More host names under which browsers may reach the dashboard."),
     Setting("LOG", _choice("text", "json"), "text", _ALL, "word", "How log lines look."),
     Setting("FAILPOINT", _text, "", "master worker", "name[:n][:error]",
             "For tests: the process ends, or gets an I/O error, at the n-th passing of this named point."),

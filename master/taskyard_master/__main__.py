@@ -17,6 +17,7 @@ from taskyard_master.journal import Journal
 from taskyard_master.ledger import Ledger
 from taskyard_master.server import Server
 from taskyard_master.service import Service
+from taskyard_master.web.serve import dashboard
 
 log = logging.getLogger("taskyard.master")
 
@@ -57,7 +58,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )  # fmt: skip
         keeping = asyncio.create_task(service.housekeeping())
         waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait({keeping, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        async with dashboard(service, settings):
+            await asyncio.wait({keeping, waiting}, return_when=asyncio.FIRST_COMPLETED)
         failpoints.passing("stop.before")
         service.stop()
         if keeping.done():

@@ -42,6 +42,7 @@ class Commits:
         self._touched: set[str] = set()
         self._woken = False
         self.applied = 0  # seq of the last row that the ledger knows
+        self.observers: list[Callable[[Record], None]] = []  # of every record that is committed
 
     async def run(self, judge: Callable[[], Plan]) -> Plan:
         """Judge until nothing pending is in the way, then commit what was planned.
@@ -93,6 +94,8 @@ class Commits:
             failpoints.passing("apply.before")
             self.ledger.commit(ticket, time.monotonic())
             self.applied = max(self.applied, seq)
+            for observe in self.observers:
+                observe(record)
             failpoints.passing("apply.after")
         else:
             self.ledger.abort(ticket)

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Journal:
         self._failed = False
         self._closing = False
         self.commits = 0
+        self.trouble = ""  # why the last commit failed; "" after one that did not
         self.rows_since_snapshot = 0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -163,9 +165,11 @@ class Journal:
                 "accepted; make room or mend the disk, the master goes on by itself"
             )
             log.error("%s", problem)
+            self.trouble = str(problem)
             self._deliver(lambda: self._fail(entries, problem))
             return
         self.commits += 1
+        self.trouble = ""
         written = [(seqs[row], offset) for row, offset in places]
         fresh = [
             Block(row.record.first, row.record.count, row.block)
@@ -252,11 +256,8 @@ class Journal:
 
     def backup(self, target: Path) -> None:
         """Copy the journal, consistent, to a new file; runs in any thread."""
-        source, copy = schema.connect(self.path), sqlite3.connect(target)
         try:
-            source.backup(copy)  # in one step: in several, every write in between would begin it anew
+            with closing(schema.connect(self.path)) as source, closing(sqlite3.connect(target)) as copy:
+                source.backup(copy)  # in one step: in several, every write in between would begin it anew
         except sqlite3.Error as error:
             raise StorageError(f"backup to {target} failed: {error}") from error
-        finally:
-            copy.close()
-            source.close()

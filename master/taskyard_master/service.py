@@ -301,10 +301,16 @@ class Service:
     # ------------------------------------------------------------ people
 
     async def _status(self, peer: Peer, request: m.Status) -> m.Reply:
-        ids = [self.ledger.find(request.job)] if request.job else self.ledger.jobs()
-        jobs = [self._noted(self.ledger.status(job)) for job in ids]
+        reply = self.overview(request.job)
+        reply.seq = request.seq
+        return reply
+
+    def overview(self, job: str = "") -> m.StatusReply:
+        """Master, jobs (or the one that `job` names) and workers, as they are."""
+        ids = [self.ledger.find(job)] if job else self.ledger.jobs()
+        jobs = [self._noted(self.ledger.status(name)) for name in ids]
         workers = [w.status(self._held(boot)) for boot, w in self.roster.by_boot.items()]
-        return m.StatusReply(request.seq, self._master(), jobs, workers)
+        return m.StatusReply(0, self._master(), jobs, workers)
 
     def _noted(self, job: m.JobStatus) -> m.JobStatus:
         if job.ready and not job.note and not self.roster.able(job.function):
@@ -388,10 +394,15 @@ class Service:
         path = self._backups.get(peer.id)
         if path is None:
             return m.BackupPart(request.seq, b"", 0, 0)
-        size = path.stat().st_size
-        with path.open("rb") as copy:
-            copy.seek(request.offset)
-            data = copy.read(BACKUP_PART)
+        try:
+            size = path.stat().st_size
+            if not 0 <= request.offset <= size:
+                raise UsageError(f"the backup has {size} bytes and none at {request.offset}: begin anew")
+            with path.open("rb") as copy:
+                copy.seek(request.offset)
+                data = copy.read(BACKUP_PART)
+        except OSError as error:  # the same connection began another one meanwhile
+            raise StorageError(f"no backup: {error}; begin anew") from error
         offset = request.offset + len(data)
         if offset >= size:
             self._drop_backup(peer)
@@ -428,6 +439,14 @@ class Service:
 
     async def plain_join(self) -> None:
         await self.plain.join()
+
+    def trouble(self) -> str:
+        """Why new work would not be accepted now; "" if it would."""
+        try:
+            self._accepting()
+        except TaskyardError as error:
+            return str(error)
+        return self.journal.trouble
 
     # ------------------------------------------------------------ time
 

@@ -1,0 +1,1 @@
+"""The dashboard: pages, JSON, metrics and health, beside the master's port and in the same event loop."""
