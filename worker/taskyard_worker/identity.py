@@ -38,8 +38,9 @@ def container(mounts: Path = _MOUNTS) -> str:
     with contextlib.suppress(OSError):
         for line in mounts.read_text().splitlines():
             fields = line.split()
-            found = re.search(r"/([0-9a-f]{64})/", fields[3]) if fields[4] == "/etc/hostname" else None
-            if found:
+            # The last one: the engine's own folder may be a volume, which has such a name too.
+            found = re.search(r"/([0-9a-f]{64})/hostname$", fields[3])
+            if found and fields[4] == "/etc/hostname":
                 return found[1][:12]
     return ""
 
