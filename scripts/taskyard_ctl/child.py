@@ -134,6 +134,8 @@ class Child:
     def _has_ended(self) -> bool:
         """Without reaping it: its pid, and with it its group, stays ours until `_bury`."""
         assert self._process is not None
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return self._process.poll() is not None
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _signal_all(self) -> None:

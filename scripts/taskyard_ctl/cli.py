@@ -33,7 +33,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Look": {"status": "status", "logs": "logs", "drain": "scale"},
     "Keep": {"backup": "keep", "restore": "keep", "chaos": "chaos"},
-    "Between hosts": {"certs": "certs", "tunnel": "tunnel"},
+    "Several hosts": {"deploy": "deploy", "rollback": "deploy", "certs": "certs", "tunnel": "tunnel"},
 }  # fmt: skip
 VERBS = {verb: module for section in SECTIONS.values() for verb, module in section.items()}
 

@@ -107,8 +107,8 @@ class ComposeEngine:
         self._compose("down", "--timeout", str(MASTER_GRACE_S if grace else 1))
 
     def destroy(self, volumes: bool, say: Say) -> None:
-        self._check_project()
-        self._compose("down", "--timeout", "1", *(["--volumes"] if volumes else []))
+        if all(map(self._is_here, self._list({PROJECT: self.project}))):  # else it is another folder's yard
+            self._compose("down", "--timeout", "1", *(["--volumes"] if volumes else []))
         used = {container.attrs.get("ImageID") for container in self._list({})}
         for image in self._client.images.list():
             for tag in image.tags:

@@ -11,42 +11,49 @@ from taskyard_ctl.yard import YardFolder
 WORKERS = "TASKYARD_WORKERS"
 
 
-def bring_up(folder: YardFolder, workers: int | None, local: bool, say: Say) -> None:
-    """Start the yard, or change the one that runs, and wait until its workers have joined."""
+def bring_up(folder: YardFolder, workers: int | None, local: bool | None, say: Say) -> None:
+    """Start the yard, or change the one that runs, and wait until its workers have joined.
+
+    `local`: processes or containers; None means what it was before, else what this machine can do.
+    """
     if not folder.has_key:
         for line in newyard.make(folder):
             say(line)
     wanted = folder.settings.workers if workers is None else workers
     engine = folder.found()
     if engine is None or not engine.running():
-        engine = _start(folder, wanted, local, say)
-    elif local and engine.name != "local":
-        raise UsageError("this yard runs in containers: 'taskyard down' first, then 'taskyard up --local'")
+        engine = _start(folder, engine, wanted, local, say)
+    elif local is not None and engine.containers == local:
+        what, option = ("containers", "--local") if local else ("processes", "--containers")
+        raise UsageError(f"this yard runs as {what}: 'taskyard down' first, then 'taskyard up {option}'")
     elif workers is not None:
         scale(folder, engine, workers, say)
     count = sum(member.role == "worker" for member in engine.members())
     scaling.wait_ready(folder, engine, count)
+    folder.write_record(engine=engine.name)
     if workers is not None:
         keep_workers(folder, workers, say)
-    what = "processes" if engine.name == "local" else "containers"
+    what = "containers" if engine.containers else "processes"
     say(f"the yard is up: master at {folder.settings.address}, {plural(count, 'worker')}, as {what}")
 
 
-def _start(folder: YardFolder, workers: int, local: bool, say: Say) -> Engine:
+def _start(folder: YardFolder, before: Engine | None, workers: int, local: bool | None, say: Say) -> Engine:
     if not os.path.isdir(folder.settings.tasks_dir):  # noqa: PTH112 - a str
         raise FunctionError(
             f"there is no tasks folder {folder.settings.tasks_dir}: set TASKYARD_TASKS_DIR, or run"
             " 'taskyard init' for a new one"
         )
-    engine = folder.local() if local else _default(folder, say)
+    if local is None:
+        engine = before or _default(folder, say)  # its jobs are in the engine that it had
+    else:
+        engine = folder.local() if local else folder.compose()
+    engine.check()
     say(f"starting the master and {plural(workers, 'worker')}")
     engine.up(workers, say)
     try:
-        folder.write_record(engine=engine.name)
         scaling.wait_ready(folder, engine, workers)
     except BaseException:
         engine.down(0.0, lambda line: None)  # nothing stays half started
-        folder.drop_record()
         raise
     return engine
 
@@ -84,10 +91,8 @@ def bring_down(folder: YardFolder, grace: float | None, say: Say) -> bool:
     """Stop the yard; False if nothing ran."""
     engine = folder.found()
     if engine is None or not engine.running():
-        folder.drop_record()
         return False
     engine.down(folder.basics.drain if grace is None else grace, say)
-    folder.drop_record()
     return True
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from taskyard.errors import TaskyardError, UnreachableError
@@ -62,7 +62,8 @@ class Progress:
             show: Show | None = None
             look_at = time.monotonic() + FIRST_S
             while not self._over.wait(TICK_S):
-                self._flush()
+                with suppress(BrokenPipeError):  # whoever writes meets it too, and answers it
+                    self._flush()
                 if time.monotonic() >= look_at:
                     show = show or self._shower(stack)
                     self._look(show)

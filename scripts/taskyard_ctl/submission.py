@@ -5,6 +5,7 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,7 +46,7 @@ def submit(folder: YardFolder, request: Request, wait: bool, containers: Callabl
     """Submit and print the job's id, or wait and print its results; returns the exit code."""
     items = _items(folder, request, containers)
     with folder.connect(persistent=True) as yard:
-        alone = _check_function(yard, request.function)
+        alone = _check_function(folder, yard, request.function)
         return _follow(yard, request, items) if wait else _leave(yard, request, items, alone)
 
 
@@ -96,7 +97,7 @@ def _items(folder: YardFolder, request: Request, containers: Callable[[], bool])
     return inputs.of_lines(request.input, check)
 
 
-def _check_function(yard: "Yard", function: str) -> bool:
+def _check_function(folder: YardFolder, yard: "Yard", function: str) -> bool:
     """Refuse what no joined worker can run; true if none has joined yet."""
     module, colon, name = function.partition(":")
     if not (module and colon and name):
@@ -105,16 +106,29 @@ def _check_function(yard: "Yard", function: str) -> bool:
     known = {function for worker in workers for function in worker.functions}
     if not workers or function in known:
         return not workers
+    raise FunctionError(f"no joined worker can run {function}: {_why_not(folder, function, known)}")
+
+
+def _why_not(folder: YardFolder, function: str, known: set[str]) -> str:
+    """What is near, else what the tasks folder here says."""
     near = difflib.get_close_matches(function, known, n=2, cutoff=0.75)
     if near:
-        hint = f"did you mean {' or '.join(near)}?"
-    elif known:
-        hint = f"they can run {', '.join(sorted(known)[:NAME_LIMIT])}" + (
-            ", ..." if len(known) > NAME_LIMIT else ""
-        )
-    else:
-        hint = "'taskyard check' says why they can run nothing"
-    raise FunctionError(f"no joined worker can run {function}: {hint}")
+        return f"did you mean {' or '.join(near)}?"
+    try:
+        from taskyard.scan import scan
+
+        listing = scan(Path(folder.settings.tasks_dir))
+        module = function.partition(":")[0]
+        if module in listing.faults:
+            return f"module {module} cannot be imported ({listing.faults[module]})"
+        if function in listing.functions:
+            return "it is in the tasks folder here; do the workers have the same?"
+    except FunctionError:
+        pass  # no tasks folder here: a client elsewhere
+    if not known:
+        return "they can run nothing; 'taskyard check' may say why"
+    more = ", ..." if len(known) > NAME_LIMIT else ""
+    return f"they can run {', '.join(sorted(known)[:NAME_LIMIT])}{more}"
 
 
 class _Announced(Collection[Any]):

@@ -123,20 +123,26 @@ class YardFolder:
         return ComposeEngine(self)
 
     def found(self) -> Engine | None:
-        """The engine that runs this yard: the recorded one, else the one in which something runs."""
-        name = self.record().get("engine")
-        if name == "local":
-            return self.local()
-        if name == "compose":
-            return self.compose()
-        local = self.local()
-        if local.running():
-            return local
-        try:
-            compose = self.compose()
-            return compose if compose.running() else None
-        except EngineError:
-            return None
+        """The engine in which this yard runs, else the one that `up` recorded; None if there was none."""
+        recorded = self.record().get("engine")
+        makers = {"local": self.local, "compose": self.compose}
+        for name in sorted(makers, key=lambda name: name != recorded):
+            try:
+                engine = makers[name]()
+                if engine.running():
+                    return engine
+            except EngineError:
+                if name == recorded:
+                    raise
+        return makers[recorded]() if recorded in makers else None
+
+    def in_containers(self) -> bool:
+        """Whether workers see only what is mounted into them."""
+        recorded = self.record().get("engine")
+        if recorded:
+            return bool(recorded != "local")
+        engine = self.found()
+        return engine is not None and engine.containers
 
     def engine(self) -> Engine:
         """The engine that runs this yard; raises EngineError if none does."""

@@ -162,9 +162,21 @@ class TestLiving(scenarios.Living):
         (yard.folder / "tasks" / "broken.py").write_text("import not_there\n")
         yard.run("up", "--workers", "1", "--local")
         done = yard.run("submit", "broken:f", "--range", "0:1", code=2)
-        assert done.err.startswith("taskyard: no joined worker can run broken:f")
+        reason = "module broken cannot be imported (ModuleNotFoundError: No module named 'not_there'"
+        assert done.err.startswith(f"taskyard: no joined worker can run broken:f: {reason}")
         assert "ModuleNotFoundError" in yard.run("check", code=2).out
         assert len(yard.run("submit", "work:square", "--range", "0:3", "--wait").rows()) == 3
+
+    def test_an_engine_that_is_missing_is_named(
+        self, new_yard: NewYard, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
+        yard = new_yard()
+        done = yard.run("up", "--containers", code=3)
+        assert done.err.startswith("taskyard: no Docker engine answers (")
+        assert done.err.endswith("): start it, or use 'taskyard up --local'\n")
+        yard.run("up", "--local")
+        assert "runs as processes: 'taskyard down' first" in yard.run("up", "--containers", code=2).err
 
     def test_a_journal_that_is_none_is_named(self, new_yard: NewYard) -> None:
         yard = new_yard()

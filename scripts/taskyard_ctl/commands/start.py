@@ -31,13 +31,16 @@ def init(ctx: click.Context, tasks: str, data: str) -> None:
     "--workers", type=click.IntRange(0), metavar="N",
     help="How many workers; TASKYARD_WORKERS unless told. A yard that runs is scaled to it.",
 )  # fmt: skip
-@click.option("--local", is_flag=True, help="Processes instead of containers; needs no Docker.")
+@click.option(
+    "--local/--containers", default=None,
+    help="Processes, which need no Docker, or containers; else as before, or what this machine has.",
+)  # fmt: skip
 @click.pass_context
-def up(ctx: click.Context, workers: int | None, local: bool) -> None:
+def up(ctx: click.Context, workers: int | None, local: bool | None) -> None:
     """Start the yard, and wait until its workers have joined.
 
-    In containers where a Docker engine answers, else as processes of this machine. Makes what
-    'taskyard init' makes if there is no key yet.
+    A new yard runs in containers where a Docker engine answers, else as processes of this machine.
+    Makes what 'taskyard init' makes if there is no key yet.
 
     \b
     Example:      taskyard up --workers 3

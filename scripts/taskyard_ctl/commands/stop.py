@@ -48,6 +48,7 @@ def destroy(ctx: click.Context, volumes: bool, yes: bool) -> None:
     if volumes and not yes and sys.stdin.isatty():
         click.confirm(f"Remove all jobs and results of the yard in {folder.path}?", abort=True, err=True)
     bring_down(folder, 0.0, say)
+    folder.drop_record()
     folder.local().destroy(volumes, say)
     compose = folder.compose()
     try:

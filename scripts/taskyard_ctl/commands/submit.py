@@ -10,7 +10,6 @@ from taskyard_ctl.cli import Verb, say, yard_of
 
 if TYPE_CHECKING:
     from taskyard_ctl.submission import Request
-    from taskyard_ctl.yard import YardFolder
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,15 +61,15 @@ def submit(ctx: click.Context, /, wait: bool, **asked: Any) -> int:
     if asked["ordered"] and not wait:
         raise UsageError("--ordered goes with --wait; 'taskyard results JOB --ordered' has it later")
     folder = yard_of(ctx)
-    return do(folder, _request(asked), wait, _in_containers(folder))
+    return do(folder, _request(asked), wait, folder.in_containers)
 
 
 @click.command(cls=Verb)
 @_job_options
 @click.option("--workers", type=click.IntRange(0), metavar="N", help="How many workers the yard should have.")
-@click.option("--local", is_flag=True, help="Start processes, not containers, if nothing runs yet.")
+@click.option("--local/--containers", default=None, help="As what a yard is started, as with 'up'.")
 @click.pass_context
-def run(ctx: click.Context, /, workers: int | None, local: bool, **asked: Any) -> int:
+def run(ctx: click.Context, /, workers: int | None, local: bool | None, **asked: Any) -> int:
     """Start a yard if none runs, submit, wait, print the results.
 
     The yard stays up for the next one; 'taskyard down' stops it.
@@ -85,20 +84,10 @@ def run(ctx: click.Context, /, workers: int | None, local: bool, **asked: Any) -
     engine = folder.found() if folder.has_key else None
     if engine is None or not engine.running() or workers is not None:
         bring_up(folder, workers, local, say)
-    return do(folder, _request(asked), True, _in_containers(folder))
+    return do(folder, _request(asked), True, folder.in_containers)
 
 
 def _request(asked: dict[str, Any]) -> "Request":
     from taskyard_ctl.submission import Request
 
     return Request(**asked)
-
-
-def _in_containers(folder: "YardFolder") -> Callable[[], bool]:
-    """Whether workers see only what is mounted; asked only where paths are submitted."""
-
-    def ask() -> bool:
-        engine = folder.found()
-        return engine is not None and engine.containers
-
-    return ask
