@@ -39,7 +39,7 @@ def container(mounts: Path = _MOUNTS) -> str:
         for line in mounts.read_text().splitlines():
             fields = line.split()
             # The last one: the engine's own folder may be a volume, which has such a name too.
-            found = re.search(r"/([0-9a-f]{64})/hostname$", fields[3])
+            found = re.search(r"/([0-9a-f]{64})/(?:userdata/)?hostname$", fields[3])
             if found and fields[4] == "/etc/hostname":
                 return found[1][:12]
     return ""

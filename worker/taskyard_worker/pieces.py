@@ -3,7 +3,7 @@
 import sys
 import time
 from array import array
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from taskyard import batch, messages
@@ -38,7 +38,12 @@ class Piece:
 
     def cut(self, start: int, stop: int) -> "Piece":
         """The tasks start..stop of it, counted from its first."""
-        return replace(self, first=self.first + start, count=stop - start, at=self.at + start)
+        if start == 0 and stop == self.count:
+            return self
+        return Piece(
+            self.lease, self.job, self.function, self.timeout, self.suspect, self.first + start,
+            stop - start, self.block, self.total, self.at + start,
+        )  # fmt: skip
 
     def payloads(self, count: int) -> bytes:
         """The block of its first `count` payloads."""

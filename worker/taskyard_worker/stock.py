@@ -57,6 +57,8 @@ class Stock:
     def hand_out(self, slots: Slots) -> list[Outcome]:
         """Give to each slot that takes one a batch that suits the pace; returns what no slot can run."""
         refused: list[Outcome] = []
+        if not self._queue:
+            return refused
         counts = self.counts()
         for slot in slots.free():
             while self._queue and self._may_begin(self._queue[0], slots):
