@@ -1,0 +1,57 @@
+"""`deploy` and `rollback`: the yard on several hosts."""
+
+import signal
+
+import click
+
+from taskyard.errors import UsageError
+from taskyard_ctl.cli import Verb, say, yard_of
+
+
+@click.command(cls=Verb)
+@click.argument("hosts", nargs=-1, metavar="[HOSTS.toml|USER@HOST...]")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+@click.option("--unlock", is_flag=True, help="Take away the lock of a deploy that was cut off.")
+@click.pass_context
+def deploy(ctx: click.Context, hosts: tuple[str, ...], dry_run: bool, unlock: bool) -> int:
+    """Bring hosts to what HOSTS.toml and the tasks folder say.
+
+    Hosts need nothing but SSH and a Docker engine. Workers get the tasks in their image, which travels
+    through ssh; master and workers talk TLS. New workers join before old ones finish and leave, so
+    nothing is lost. A second time nothing is left to do. Without a file, the first host is the master.
+    The exit code is 5 if a host failed.
+
+    \b
+    Examples:     taskyard deploy hosts.toml --dry-run
+                  taskyard deploy root@192.0.2.1 root@192.0.2.2
+    """
+    from taskyard_ctl import deploy as flow
+
+    if unlock:
+        if dry_run:
+            raise UsageError("choose one of --dry-run and --unlock")
+        flow.unlock(yard_of(ctx), hosts, say)
+        return 0
+    _end_gently()
+    return flow.deploy(yard_of(ctx), hosts, dry_run, say)
+
+
+@click.command(cls=Verb)
+@click.pass_context
+def rollback(ctx: click.Context) -> int:
+    """Go back to the version that was deployed before.
+
+    A second time comes back to the later one. Three versions are kept.
+
+    \b
+    Example:      taskyard rollback
+    """
+    from taskyard_ctl import deploy as flow
+
+    _end_gently()
+    return flow.rollback(yard_of(ctx), say)
+
+
+def _end_gently() -> None:
+    """A SIGTERM, as of a CI job that is cancelled, ends like a Ctrl-C: no step is left half done."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

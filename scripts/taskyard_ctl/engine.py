@@ -1,0 +1,234 @@
+"""What is done on one host, with the Docker SDK through the host's connection."""
+
+import contextlib
+import functools
+import io
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import docker.errors  # type: ignore[import-untyped]
+import requests
+
+from taskyard.errors import HostError
+from taskyard_ctl.containers import LABEL, SECRETS, USER, Box, base
+from taskyard_ctl.plan import HostNow, Role, Running
+from taskyard_ctl.shipping import Cargo, Hold, Progress, send, shared, size
+from taskyard_ctl.ssh import Link
+
+P = ParamSpec("P")
+T = TypeVar("T")
+FAULTS = (docker.errors.DockerException, requests.RequestException, OSError)
+
+
+def reason(fault: Exception) -> str:
+    """What an engine said, in one line."""
+    text = " ".join(str(getattr(fault, "explanation", None) or fault).split())
+    return "the connection broke off" if isinstance(fault, requests.ConnectionError) else text
+
+
+def _named(
+    method: "Callable[Concatenate[HostEngine, P], T]",
+) -> "Callable[Concatenate[HostEngine, P], T]":
+    """An engine's fault becomes a HostError that names the host."""
+
+    def wrapped(self: "HostEngine", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except FAULTS as fault:
+            raise HostError(f"{self.name}: {reason(fault)}") from None
+
+    functools.update_wrapper(wrapped, method)
+    return wrapped
+
+
+class HostEngine:
+    """The engine of one host, for one yard: it sees and touches only what has the yard's label."""
+
+    def __init__(self, link: Link, yard: str) -> None:
+        self.link = link
+        self.name = link.host.name
+        self.yard = yard
+        self._base = base(yard)
+
+    @property
+    def client(self) -> Any:
+        return self.link.docker
+
+    # ------------------------------------------------------------ looking
+
+    @_named
+    def look(self) -> HostNow:
+        """What is there now."""
+        api = self.client.api
+        info, mine = api.info(), {"label": [f"{LABEL}={self.yard}"]}
+        names = [f"{self._base}-master", f"{self._base}-worker"]
+        images = api.images(filters={"reference": names})
+        volumes = api.volumes(filters=mine)["Volumes"] or []
+        networks = api.networks(names=[self._base])
+        return HostNow(
+            info["NCPU"],
+            api.version()["Arch"],
+            frozenset(tag for image in images for tag in image["RepoTags"] or () if tag[0] != "<"),
+            tuple(self.containers()),
+            any(network["Name"] == self._base for network in networks),
+            frozenset(v["Name"] for v in volumes if v["Name"].startswith(f"{self._base}-keys-")),
+        )
+
+    @_named
+    def containers(self) -> list[Running]:
+        found = []
+        for raw in self.client.api.containers(all=True, filters={"label": [f"{LABEL}={self.yard}"]}):
+            labels = raw["Labels"]
+            role: Role | None = {"master": "master", "worker": "worker"}.get(labels.get("taskyard.role"))  # type: ignore[assignment]
+            if role is not None:
+                number, shape = int(labels["taskyard.number"]), labels["taskyard.shape"]
+                version = labels["taskyard.version"]
+                name = raw["Names"][0].lstrip("/")
+                found.append(Running(name, role, number, shape, version, raw["State"], raw["Id"]))
+        return sorted(found, key=lambda one: (one.role, one.number, one.name))
+
+    @_named
+    def state(self, name: str) -> tuple[str, int]:
+        """A container's state, and how often it was restarted; "gone" if it is not there."""
+        try:
+            attributes = self.client.api.inspect_container(name)
+        except docker.errors.NotFound:
+            return "gone", 0
+        return attributes["State"]["Status"], attributes["RestartCount"]
+
+    @_named
+    def tail(self, name: str, lines: int) -> list[str]:
+        said: bytes = self.client.api.logs(name, tail=lines)
+        return said.decode(errors="replace").splitlines()
+
+    # ------------------------------------------------------------ changing
+
+    @_named
+    def send(self, hold: Hold, cargo: Cargo, total: Callable[[int], None], progress: Progress) -> int:
+        """Load an image; returns the bytes that went over the wire."""
+        there = [tuple(image.attrs["RootFS"].get("Layers") or ()) for image in self.client.images.list()]
+        skip = shared(cargo, there)
+        total(size(hold, cargo, skip))
+        return send(self.client, hold, cargo, skip, progress)
+
+    @_named
+    def make_network(self) -> None:
+        self.client.api.create_network(
+            self._base, driver="bridge", labels={LABEL: self.yard}, check_duplicate=True
+        )
+
+    @_named
+    def make_volume(self, name: str) -> None:
+        self.client.api.create_volume(name, labels={LABEL: self.yard})
+
+    @_named
+    def put(self, volume: str, image: str, files: Mapping[str, bytes], mode: int = 0o400) -> None:
+        """Write files into a volume, which is made if it is not there; nothing is started for it."""
+        self.make_volume(volume)
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w") as archive:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size, info.mode, info.uid, info.gid, info.mtime = (
+                    len(data),
+                    mode,
+                    USER,
+                    USER,
+                    time.time(),
+                )
+                archive.addfile(info, io.BytesIO(data))
+        helper = self._helper(volume, image)
+        try:
+            self.client.api.put_archive(helper, SECRETS, content.getvalue())
+        finally:
+            self.client.api.remove_container(helper, force=True)
+
+    @_named
+    def get(self, volume: str, image: str, name: str) -> bytes:
+        """A file of a volume; empty if there is none."""
+        helper = self._helper(volume, image)
+        try:
+            stream, _ = self.client.api.get_archive(helper, f"{SECRETS}/{name}")
+            with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+                content = archive.extractfile(archive.next() or tarfile.TarInfo())
+                return content.read() if content else b""
+        except docker.errors.NotFound:
+            return b""
+        finally:
+            self.client.api.remove_container(helper, force=True)
+
+    def _helper(self, volume: str, image: str) -> str:
+        """A container that is never started: files go through it into its volume and out of it."""
+        api = self.client.api
+        mount = {"Type": "volume", "Source": volume, "Target": SECRETS, "ReadOnly": False}
+        made = api.create_container(
+            image, labels={LABEL: self.yard}, host_config=api.create_host_config(mounts=[mount]),
+            use_config_proxy=False,
+        )  # fmt: skip
+        helper: str = made["Id"]
+        return helper
+
+    @_named
+    def create(self, box: Box, number: int) -> str:
+        """Make a container and do not start it; returns its name."""
+        api = self.client.api
+        suffix = box.shape.digest[:6] if box.role == "master" else str(number)
+        name = f"{self._base}-{box.role}-{suffix}"
+        api.create_container(
+            box.image, name=name, labels=box.labels(self.yard, number), use_config_proxy=False,
+            host_config=api.create_host_config(**box.host_options), **box.options,
+        )  # fmt: skip
+        return name
+
+    @_named
+    def start(self, name: str) -> None:
+        self.client.api.start(name)
+
+    @_named
+    def stop(self, name: str, grace: int) -> None:
+        self.client.api.stop(name, timeout=grace)
+
+    @_named
+    def remove(self, name: str, grace: int = 0) -> None:
+        """Stop a container and forget it; gone already is as good."""
+        try:
+            if grace:
+                self.client.api.stop(name, timeout=grace)
+            self.client.api.remove_container(name, force=True)
+        except docker.errors.NotFound:
+            pass
+
+    @_named
+    def remove_image(self, name: str) -> None:
+        try:
+            self.client.api.remove_image(name)
+        except docker.errors.APIError as fault:
+            if fault.status_code not in (404, 409):  # gone, or a worker that still drains is made of it
+                raise
+
+    @_named
+    def remove_volume(self, name: str) -> None:
+        try:
+            self.client.api.remove_volume(name)
+        except docker.errors.APIError as fault:
+            if fault.status_code not in (404, 409):
+                raise
+
+    @_named
+    def volumes(self) -> list[tuple[str, dict[str, str]]]:
+        """Those of the yard, with their labels."""
+        found = self.client.api.volumes(filters={"label": [f"{LABEL}={self.yard}"]})["Volumes"] or []
+        return [(volume["Name"], volume["Labels"] or {}) for volume in found]
+
+    @_named
+    def claim(self, volume: str, labels: Mapping[str, str]) -> dict[str, str]:
+        """Make a volume with these labels, or return the labels that it has: engines do this at once."""
+        self.client.api.create_volume(volume, labels={LABEL: self.yard, **labels})
+        return dict(self.client.api.inspect_volume(volume)["Labels"] or {})
+
+    @_named
+    def remove_network(self) -> None:
+        with contextlib.suppress(docker.errors.NotFound):
+            self.client.api.remove_network(self._base)
