@@ -198,6 +198,8 @@ def main() -> int:
     except OSError:
         sys.stdout.write(f"another supervisor keeps the yard in {spec.folder}\n")
         return 1
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())  # for people; the lock itself is what counts
     log.setup()
     logging.getLogger().handlers[:] = [_Into(LogFile(state / "supervisor.log", max_bytes=1 << 20))]
 

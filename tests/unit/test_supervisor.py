@@ -94,10 +94,8 @@ def logged(folder: YardFolder, name: str, text: str) -> None:
     eventually(lambda: path.exists() and text in path.read_text(), f"{text!r} in {path}")
 
 
-def supervisor_pid(engine: LocalEngine) -> int:
-    answer = engine._ask("state")
-    assert answer is not None
-    return int(answer["pid"])
+def supervisor_pid(folder: YardFolder) -> int:
+    return int((folder.state / "supervisor.lock").read_text())
 
 
 def test_it_starts_master_and_workers_and_stops_them(start: Start, folder: YardFolder) -> None:
@@ -190,7 +188,7 @@ def test_children_of_a_child_die_with_it(start: Start, folder: YardFolder) -> No
 def test_a_killed_supervisor_leaves_no_orphan(start: Start, folder: YardFolder) -> None:
     engine = start(worker=STUBBORN, workers=2)
     pids = [running(engine, name).pid for name in ("master", "worker-1", "worker-2")]
-    os.kill(supervisor_pid(engine), signal.SIGKILL)
+    os.kill(supervisor_pid(folder), signal.SIGKILL)
     for pid in pids:
         eventually(lambda pid=pid: not is_alive(pid), f"{pid} dies")
     assert not engine.running()
@@ -198,17 +196,17 @@ def test_a_killed_supervisor_leaves_no_orphan(start: Start, folder: YardFolder) 
     running(again, "worker-1")
 
 
-def test_sigterm_stops_it_as_down_does(start: Start) -> None:
+def test_sigterm_stops_it_as_down_does(start: Start, folder: YardFolder) -> None:
     engine = start(workers=1)
     pids = [running(engine, name).pid for name in ("master", "worker-1")]
-    os.kill(supervisor_pid(engine), signal.SIGTERM)
+    os.kill(supervisor_pid(folder), signal.SIGTERM)
     eventually(lambda: not engine.running())
     assert not any(is_alive(pid) for pid in pids)
 
 
-def test_it_does_not_hang_on_the_terminal(start: Start) -> None:
+def test_it_does_not_hang_on_the_terminal(start: Start, folder: YardFolder) -> None:
     engine = start(workers=1)
-    pid = supervisor_pid(engine)
+    pid = supervisor_pid(folder)
     assert os.getsid(pid) == pid
     assert os.getsid(running(engine, "worker-1").pid) != os.getsid(0)
     for fd in (0, 1, 2):
