@@ -1,21 +1,15 @@
-"""Fixtures that all tests share: a clean environment, and the Docker engine with our images in it.
-
-What a test needs and the machine lacks skips the test aloud; where CI is set it
-fails, since there a skipped test would be a promise nobody checked.
-"""
+"""Fixtures that all tests share: a clean environment, and the Docker engine with our images in it."""
 
 import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
-from typing import NoReturn
 
 import pytest
+from machine import ROOT, lacking
 
 from taskyard_ctl.images import Images, build_images
 
-ROOT = Path(__file__).parent.parent
 IMAGES_TIMEOUT_S = 900  # the first build makes the base too
 
 
@@ -30,13 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "images" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(IMAGES_TIMEOUT_S))
-
-
-def lacking(what: str) -> NoReturn:
-    """Give up on a test for want of something on this machine."""
-    if os.environ.get("CI"):
-        pytest.fail(f"this machine lacks {what}, which .ci/run should have installed")
-    pytest.skip(f"this machine lacks {what}")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import lacking
+from machine import lacking
 
 from taskyard.settings import REGISTRY
 
@@ -17,13 +17,7 @@ FILE = ROOT / "docker-compose.yml"
 KEY = "k" * 32
 SET_BY_THE_COMMAND = {"TASKYARD_MASTER_IMAGE", "TASKYARD_WORKER_IMAGE"}  # for Compose alone, at each start
 # Between containers of one host there is no TLS, and the dashboard comes with its own port.
-NOT_IN_COMPOSE = {
-    "TASKYARD_TLS_CA",
-    "TASKYARD_TLS_CERT",
-    "TASKYARD_TLS_KEY",
-    "TASKYARD_WEB",
-    "TASKYARD_WEB_TOKEN",
-}
+NOT_IN_COMPOSE = ("TASKYARD_TLS_", "TASKYARD_WEB")
 
 
 def config(
@@ -71,7 +65,8 @@ def test_the_master_is_published_where_clients_of_this_host_dial(services: dict[
 @pytest.mark.parametrize("role", ["master", "worker"])
 def test_every_setting_of_a_role_reaches_its_container(role: str, services: dict[str, Any]) -> None:
     """A setting that compose does not hand through would be ignored in silence."""
-    wanted = {setting.variable for setting in REGISTRY if role in setting.roles.split()} - NOT_IN_COMPOSE
+    wanted = {setting.variable for setting in REGISTRY if role in setting.roles.split()}
+    wanted = {name for name in wanted if not name.startswith(NOT_IN_COMPOSE)}
     assert wanted == services[role]["environment"].keys()
 
 

@@ -16,8 +16,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import lacking
 from lab import KEY, Lab, running_lab
+from machine import lacking
 from pythons import VERSIONS, python
 
 from taskyard import YardExecutor

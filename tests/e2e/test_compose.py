@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import scenarios
-from conftest import ROOT, lacking
+from machine import ROOT, lacking
 from support import eventually
 from yards import TestYard
 
