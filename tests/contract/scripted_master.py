@@ -174,7 +174,7 @@ class Connection:
 class Worker:
     """A worker's process, with a tasks folder of its own."""
 
-    def __init__(self, folder: Path, port: int, **settings: object) -> None:
+    def __init__(self, folder: Path, port: int, before: tuple[str, ...] = (), **settings: object) -> None:
         self.folder = folder
         environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKYARD_")}
         environ |= {
@@ -185,7 +185,10 @@ class Worker:
         self._out = (folder.parent / "worker.out").open("wb")
         self._err = (folder.parent / "worker.err").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "taskyard_worker"], env=environ, stdout=self._out, stderr=self._err
+            [*before, sys.executable, "-m", "taskyard_worker"],
+            env=environ,
+            stdout=self._out,
+            stderr=self._err,
         )
 
     @property
@@ -222,12 +225,12 @@ class Master:
         self._connections: list[Connection] = []
         self._workers: list[Worker] = []
 
-    def worker(self, source: str, **settings: object) -> Worker:
-        """Start a worker whose folder has one module, `tasks`."""
+    def worker(self, source: str, before: tuple[str, ...] = (), **settings: object) -> Worker:
+        """Start a worker whose folder has one module, `tasks`; `before`: what its command begins with."""
         tasks = self._folder / "tasks"
         tasks.mkdir(exist_ok=True)
         (tasks / "tasks.py").write_text(source)
-        worker = Worker(tasks, self.port, **settings)
+        worker = Worker(tasks, self.port, before, **settings)
         self._workers.append(worker)
         return worker
 

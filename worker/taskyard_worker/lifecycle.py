@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,8 +15,11 @@ from taskyard.settings import Settings
 from taskyard_worker.agent import Agent
 from taskyard_worker.identity import Identity
 from taskyard_worker.plain import PlainWorker
+from taskyard_worker.process import reap_orphans
+from taskyard_worker.slots import Slots
 from taskyard_worker.watcher import Watcher
 
+REAP_SECONDS = 1.0  # between two looks for orphans
 SETTLE_SECONDS = 5.0  # how long a worker that ends waits for the master's last answers
 
 logger = logging.getLogger("taskyard_worker")
@@ -67,14 +71,24 @@ async def serve(settings: Settings) -> int:
         watcher.stop()
 
 
+async def reap(slots: Slots, watcher: Watcher) -> None:
+    """As the first process of a container, reap the orphans of tasks, for ever."""
+    while os.getpid() == 1:
+        await asyncio.sleep(REAP_SECONDS)
+        if not watcher.busy:
+            reap_orphans(slots.pids())
+
+
 async def serve_yard(settings: Settings, me: Identity, watcher: Watcher, signals: Signals) -> int:
     """Work for a yard's master, which never ends by itself."""
     agent = Agent(settings, me, watcher)
     working = asyncio.ensure_future(agent.run())
+    reaping = asyncio.ensure_future(reap(agent.slots, watcher))
     try:
         await signals.unless(working)
         return await leave(agent, signals, settings.drain)
     finally:
+        reaping.cancel()
         working.cancel()
         await asyncio.wait([working])
         await agent.slots.stop()
@@ -85,6 +99,7 @@ async def serve_plain(settings: Settings, me: Identity, watcher: Watcher, signal
     """Work for a stdlib master, and end with it."""
     worker = PlainWorker(settings, me, watcher)
     working = asyncio.ensure_future(worker.run())
+    reaping = asyncio.ensure_future(reap(worker.slots, watcher))
     try:
         if await signals.unless(working):
             return working.result()
@@ -97,6 +112,7 @@ async def serve_plain(settings: Settings, me: Identity, watcher: Watcher, signal
             return EXIT_INTERRUPTED
         return working.result() if working.done() else EXIT_UNREACHABLE
     finally:
+        reaping.cancel()
         working.cancel()
         await asyncio.wait([working])
         await worker.slots.stop()

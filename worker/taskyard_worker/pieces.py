@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from taskyard import batch, messages
+from taskyard.errors import ProtocolError
 from taskyard.messages import Failure, Grant, Kind, Outcome
 from taskyard_worker import memory
-from taskyard_worker.memory import Region
+from taskyard_worker.memory import FAILED, REFUSED, Region
 
 _KINDS: tuple[Kind, ...] = ("completed", "failed", "refused")  # by the values of `kinds` in memory
 
@@ -86,7 +87,7 @@ class Batch:
 
     @property
     def done(self) -> int:
-        return int(self.region.state[memory.DONE])
+        return min(int(self.region.state[memory.DONE]), self.piece.count)
 
     @property
     def phase(self) -> int:
@@ -123,11 +124,24 @@ class Batch:
         ends, output, piece = self.region.ends, self.region.output, self.piece
         offsets = ends[start : stop + 1]
         block = b"".join((_little(offsets), output[offsets[0] : offsets[-1]]))
+        try:
+            batch.check(block, stop - start)
+        except ProtocolError:  # a wild pointer in somebody's C code
+            kind = FAILED
+            failure = Failure("killed", "", "a task has overwritten the outcomes of this slot in memory")
+            block = batch.pack([messages.encode(failure)] * (stop - start))
         began = self.since(start)
         seconds = max(0.0, self.region.times[stop - 1] - began)
         started = time.time() - time.monotonic() + began
         return Outcome(
-            piece.lease, piece.job, piece.first + start, stop - start, _KINDS[kind], started, seconds, block
+            piece.lease,
+            piece.job,
+            piece.first + start,
+            stop - start,
+            _KINDS[min(kind, REFUSED)],
+            started,
+            seconds,
+            block,
         )
 
 

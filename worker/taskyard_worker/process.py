@@ -11,7 +11,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,3 +103,16 @@ class Process:
             if fd >= 0:
                 os.close(fd)
         self.memory.close()
+
+
+def reap_orphans(own: Collection[int]) -> None:
+    """Reap what nobody else will: for the first process of a container, to which orphans are given.
+
+    `own` are the processes that somebody here waits for. Not to be called while others are
+    being started.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in own:
+                return  # its slot reaps it, and then the next one shows
+            os.waitpid(ended.si_pid, os.WNOHANG)

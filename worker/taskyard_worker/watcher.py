@@ -21,13 +21,18 @@ class Watcher:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.listing = Listing()
+        self.busy = False  # whether modules are being imported, by processes of ours
         self._stamp: object = None
         self._stopped = False
 
     async def list(self) -> Listing:
         """Import all modules and list their functions; raises FunctionError."""
         self._stamp = await in_thread(partial(functions.fingerprint, self.folder))
-        self.listing = await in_thread(partial(scan, self.folder, lambda: self._stopped))
+        self.busy = True
+        try:
+            self.listing = await in_thread(partial(scan, self.folder, lambda: self._stopped))
+        finally:
+            self.busy = False
         for module, fault in self.listing.faults.items():
             log.event(
                 logger, "module-not-imported", f"module {module} of {self.folder} is left out: {fault}",
