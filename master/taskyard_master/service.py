@@ -129,7 +129,8 @@ class Service:
         worker.running = []
         self.leasing.forget(hello.boot)
         self._count_slots()
-        grace = 0.0 if worker.drained or worker.draining else self.settings.grace
+        going = worker.drained or worker.draining or worker.leaving
+        grace = 0.0 if going else self.settings.grace
         self.loop.call_later(grace, self._give_up, hello.boot)
 
     def _give_up(self, boot: str) -> None:
@@ -286,7 +287,7 @@ class Service:
     async def _beat(self, peer: Peer, request: m.Beat) -> m.Reply:
         worker = self._worker(peer)
         worker.running, worker.memory = request.running, request.memory
-        worker.draining = worker.draining or request.state == "draining"
+        worker.leaving = request.state == "draining"  # by itself: it was told to stop
         worker.drained = request.state == "drained"
         drop = self.ledger.renew(worker.hello.boot, request.leases, time.monotonic())
         return m.Beaten(request.seq, drop)

@@ -27,7 +27,8 @@ class Worker:
     joined: float  # Unix seconds
     seen: float  # Unix seconds
     running: list[Running] = field(default_factory=list)
-    draining: bool = False
+    draining: bool = False  # it was ordered to
+    leaving: bool = False  # it does so, as it said last
     drained: bool = False
     functions: frozenset[str] = frozenset()  # of the hello, for quick looks
     completed: int = 0
@@ -41,7 +42,7 @@ class Worker:
             state = "missing"
         elif self.drained and not leased:
             state = "drained"
-        elif self.draining or self.drained:
+        elif self.draining or self.leaving or self.drained:
             state = "draining"
         else:
             state = "running" if leased else "idle"
