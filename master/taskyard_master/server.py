@@ -158,7 +158,10 @@ class Server:
         except OSError as fault:
             connection.left(failed=True)
             sock.close()
-            self._common.complaints.say("peer-refused", not_let_in(fault, connection.address))
+            # The health probe, too, only looks whether somebody accepts, every two seconds.
+            probed = isinstance(fault, ConnectionResetError) and connection.address.startswith("127.0.0.1:")
+            if not probed:
+                self._common.complaints.say("peer-refused", not_let_in(fault, connection.address))
         except asyncio.CancelledError:
             connection.left()
             raise

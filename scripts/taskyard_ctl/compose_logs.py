@@ -30,6 +30,11 @@ class ContainerLogs:
     def __init__(self, client: Any, members: Callable[[], list[Member]]) -> None:
         self._client = client
         self._members = members
+        self._closed = False
+
+    def close(self) -> None:
+        """Have those end who follow in the background: the engine is gone for good."""
+        self._closed = True
 
     def history(self, since: str) -> Iterator[Line]:
         streams = [self._lines(member, since, follow=False) for member in self._members()]
@@ -56,7 +61,7 @@ class ContainerLogs:
 
     def _pump(self, member: Member, last: str, lines: "queue.SimpleQueue[Line]") -> None:
         """Follow one container until it is gone."""
-        while True:
+        while not self._closed:
             for line in self._lines(member, last, follow=True):
                 if line.stamp > last:
                     last = line.stamp

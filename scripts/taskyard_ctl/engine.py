@@ -4,15 +4,17 @@ import contextlib
 import functools
 import io
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import docker.errors  # type: ignore[import-untyped]
 import requests
 
-from taskyard.errors import HostError
-from taskyard_ctl.containers import LABEL, SECRETS, USER, Box, base
+from taskyard.errors import HostError, StorageError
+from taskyard_ctl.containers import JOURNAL, LABEL, SECRETS, USER, Box, base
 from taskyard_ctl.plan import HostNow, Role, Running
 from taskyard_ctl.shipping import Cargo, Hold, Progress, send, shared, size
 from taskyard_ctl.ssh import Link
@@ -176,6 +178,8 @@ class HostEngine:
         api = self.client.api
         suffix = box.shape.digest[:6] if box.role == "master" else str(number)
         name = f"{self._base}-{box.role}-{suffix}"
+        if box.role == "master":
+            self.make_volume(f"{self._base}-journal")  # the engine would make one without a label
         api.create_container(
             box.image, name=name, labels=box.labels(self.yard, number), use_config_proxy=False,
             host_config=api.create_host_config(**box.host_options), **box.options,
@@ -215,6 +219,51 @@ class HostEngine:
         except docker.errors.APIError as fault:
             if fault.status_code not in (404, 409):
                 raise
+
+    @_named
+    def restore(self, image: str, file: Path) -> str:
+        """Put a backup in the journal's place, with the master's own program; returns what it said."""
+        api, journal = self.client.api, f"{self._base}-journal"
+        self.make_volume(journal)
+        mount = {"Type": "volume", "Source": journal, "Target": JOURNAL, "ReadOnly": False}
+        program = ["python", "-m", "taskyard_master.restore", "/tmp/backup"]
+        limits = api.create_host_config(mounts=[mount], network_mode="none", cap_drop=["ALL"])
+        made = api.create_container(
+            image, entrypoint=program, labels={LABEL: self.yard}, host_config=limits, use_config_proxy=False,
+            environment={"TASKYARD_AUTHKEY": "none-is-needed-for-this"},
+        )  # fmt: skip
+        try:
+            with tempfile.TemporaryFile() as content:
+                with tarfile.open(fileobj=content, mode="w") as archive:
+                    info = archive.gettarinfo(str(file), "backup")
+                    info.uid, info.gid, info.mode = USER, USER, 0o400
+                    with file.open("rb") as source:
+                        archive.addfile(info, source)
+                content.seek(0)
+                api.put_archive(made["Id"], "/tmp", content)
+            api.start(made["Id"])
+            code = api.wait(made["Id"])["StatusCode"]
+            said: str = api.logs(made["Id"]).decode(errors="replace").strip()
+        finally:
+            api.remove_container(made["Id"], force=True)
+        if code:
+            raise StorageError(f"{self.name}: {said.splitlines()[-1] if said else f'exit code {code}'}")
+        return f"{self.name}: {said}"
+
+    @_named
+    def remove_all(self, keep: tuple[str, ...] = ()) -> None:
+        """Whatever of the yard is here, except the volumes `keep`."""
+        api, mine = self.client.api, {"label": [f"{LABEL}={self.yard}"]}
+        for raw in api.containers(all=True, filters=mine):
+            self.remove(raw["Id"])
+        self.remove_network()
+        for name, _ in self.volumes():
+            if name not in keep:
+                self.remove_volume(name)
+        names = [f"{self._base}-master", f"{self._base}-worker"]
+        for image in api.images(filters={"reference": names}):
+            for tag in image["RepoTags"] or ():
+                self.remove_image(tag)
 
     @_named
     def volumes(self) -> list[tuple[str, dict[str, str]]]:

@@ -28,6 +28,7 @@ class Line:
     source: str  # name of the member
     container: str
     text: str
+    host: str = ""  # "" = this one
 
 
 class Engine(Protocol):

@@ -153,7 +153,7 @@ def _build(content: dict[str, Any], name: str, where: str) -> Inventory:
     _unknown("", content, ("name", "defaults", "hosts"), faults)
     name = content.get("name", name)
     if not isinstance(name, str) or not _PROJECT.fullmatch(name):
-        faults.append(f"name: must be small letters, digits, '-' and '_', a letter or digit first (is {name!r})")
+        faults.append(f"name: must be small letters, digits, '-' and '_', no sign first (is {name!r})")
     defaults = content.get("defaults", {})
     tables = content.get("hosts", {})
     shared: dict[str, Any] = {}

@@ -21,6 +21,10 @@ def bring_up(folder: YardFolder, workers: int | None, local: bool | None, say: S
             say(line)
     wanted = folder.settings.workers if workers is None else workers
     engine = folder.found()
+    if engine is not None and engine.name == "hosts":
+        raise UsageError(
+            "this yard is on several hosts: 'taskyard deploy' starts it, 'taskyard scale' grows it"
+        )
     if engine is None or not engine.running():
         engine = _start(folder, engine, wanted, local, say)
     elif local is not None and engine.containers == local:

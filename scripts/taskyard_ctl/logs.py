@@ -54,7 +54,7 @@ def wanted(worker: str, job: str, grep: str) -> Wanted:
 
 def is_source(line: Line, worker: str) -> bool:
     """Is the line of this worker: by name, by number, or by the beginning of its container's id?"""
-    named = worker in (line.source, line.source.rpartition("-")[2])
+    named = worker in (line.source, line.source.rpartition("-")[2], f"{line.host}.{line.source}")
     return named or (len(worker) >= 4 and line.container.startswith(worker))
 
 
@@ -65,10 +65,10 @@ def write_files(lines: Iterable[Line], folder: Path) -> int:
     files: dict[str, TextIO] = {}
     with ExitStack() as stack:
         for line in lines:
-            file = files.get(line.source)
+            name = "master.log" if line.source == "master" else f"{line.host or host}.{line.source}.log"
+            file = files.get(name)
             if file is None:
-                name = "master.log" if line.source == "master" else f"{host}.{line.source}.log"
-                file = files[line.source] = stack.enter_context(open(folder / name, "w", buffering=1))
+                file = files[name] = stack.enter_context(open(folder / name, "w", buffering=1))
             file.write(f"{line.stamp} {line.text}\n")
     return len(files)
 
@@ -83,12 +83,13 @@ class Printer:
         self._width = len("worker-1")
 
     def __call__(self, line: Line) -> None:
-        self._width = max(self._width, len(line.source))
-        prefix = f"{line.source:{self._width}} |"
+        source = f"{line.host}.{line.source}" if line.host and line.source != "master" else line.source
+        self._width = max(self._width, len(source))
+        prefix = f"{source:{self._width}} |"
         if self._colour:
             import click
 
-            if line.source not in self._styles:
-                self._styles[line.source] = _COLOURS[len(self._styles) % len(_COLOURS)]
-            prefix = click.style(prefix, fg=self._styles[line.source])
+            if source not in self._styles:
+                self._styles[source] = _COLOURS[len(self._styles) % len(_COLOURS)]
+            prefix = click.style(prefix, fg=self._styles[source])
         self._write(f"{prefix} {line.text}")

@@ -6,6 +6,7 @@ an empty one counts as not set. Paths are relative to the yard's folder.
 
 import json
 import os
+import socket
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from taskyard_ctl.interface import Engine
 
 if TYPE_CHECKING:
     from taskyard.client import Yard
+    from taskyard_ctl.hosts import HostsEngine
 
 STATE = ".taskyard"
 RECORD = "yard.json"
@@ -122,9 +124,19 @@ class YardFolder:
 
         return ComposeEngine(self)
 
+    @cached_property
+    def hosts(self) -> "HostsEngine":
+        """The hosts that `deploy` wrote down; one object, as all share its connections."""
+        from taskyard_ctl.hosts import HostsEngine
+        from taskyard_ctl.site import Site
+
+        return HostsEngine(Site.recorded(self))
+
     def found(self) -> Engine | None:
         """The engine in which this yard runs, else the one that `up` recorded; None if there was none."""
         recorded = self.record().get("engine")
+        if recorded == "hosts":
+            return self.hosts
         makers = {"local": self.local, "compose": self.compose}
         for name in sorted(makers, key=lambda name: name != recorded):
             try:
@@ -151,6 +163,15 @@ class YardFolder:
             raise EngineError(f"no yard runs in {self.path}: start one with 'taskyard up'")
         return engine
 
+    def on(self, host: str) -> Engine:
+        """The engine that runs this yard, seen as one of its hosts; "" means all of them."""
+        if host and self.record().get("engine") == "hosts":
+            return self.hosts.only(host)
+        here = socket.gethostname()
+        if host not in ("", here, "localhost"):
+            raise UsageError(f"--host {host}: this yard has only this host, {here}")
+        return self.engine()
+
     # ------------------------------------------------------------ the master
 
     def connect(self, patience: float = 0.0, persistent: bool = False) -> "Yard":
@@ -162,4 +183,6 @@ class YardFolder:
 
         patience = patience or PATIENCE_S
         reconnect = None if persistent else patience
+        if self.record().get("engine") == "hosts":
+            return self.hosts.connect(patience, reconnect)
         return Yard.from_settings(self.settings, label="taskyard", patience=patience, reconnect=reconnect)

@@ -4,12 +4,13 @@ import contextlib
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from taskyard.errors import TaskyardError, UnreachableError, UsageError
+from taskyard.errors import TaskyardError, UnreachableError
 from taskyard_ctl.cli import Verb, say, yard_of
 
 if TYPE_CHECKING:
@@ -44,11 +45,9 @@ def logs(
     from taskyard_ctl import shapes
 
     here = socket.gethostname()
-    if host not in ("", here, "localhost"):
-        raise UsageError(f"--host {host}: this yard has only this host, {here}")
     folder = yard_of(ctx)
     begin, _ = tools.since(since, time.time()), tools.wanted("", "", grep)  # what is wrong is told first
-    engine = _engine(folder)
+    engine = _engine(folder, host)
     keep = tools.wanted(_source(folder, engine, worker), _id(folder, job), grep)
     lines = (line for line in engine.lines(begin, follow) if keep(line))
     if output_dir is not None:
@@ -57,7 +56,7 @@ def logs(
         return
     if as_json:
         for line in lines:
-            shape = {"time": line.stamp, "source": line.source, "host": here, "line": line.text}
+            shape = {"time": line.stamp, "source": line.source, "host": line.host or here, "line": line.text}
             click.echo(shapes.line(shape), nl=False)
         return
     colour = sys.stdout.isatty()
@@ -66,12 +65,14 @@ def logs(
     for line in lines:
         if marked is not None:
             text = marked.sub(lambda match: click.style(match[0], bold=True, fg="red"), line.text)
-            line = type(line)(line.stamp, line.source, line.container, text)
+            line = replace(line, text=text)
         printer(line)
 
 
-def _engine(folder: "YardFolder") -> "Engine":
+def _engine(folder: "YardFolder", host: str) -> "Engine":
     """The engine that runs, else the one that ran: processes leave their logs when they are stopped."""
+    if host or folder.record().get("engine") == "hosts":
+        return folder.on(host)
     engine = folder.found()
     if engine is not None and engine.running():
         return engine

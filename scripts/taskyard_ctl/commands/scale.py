@@ -13,12 +13,13 @@ POLL_S = 0.1
 
 @click.command(cls=Verb)
 @click.argument("workers", type=click.IntRange(0), metavar="N")
+@click.option("--host", metavar="H", help="On this host only; else spread evenly over all.")
 @click.pass_context
-def scale(ctx: click.Context, workers: int) -> None:
+def scale(ctx: click.Context, workers: int, host: str | None) -> None:
     """Change to N workers.
 
-    The number is kept for the next 'up'. Fewer: the idlest are chosen, and a busy one finishes what
-    it holds before it is stopped.
+    The number is kept for the next 'up'; on several hosts, until the next 'deploy'. Fewer: the idlest
+    are chosen, and a busy one finishes what it holds before it is stopped.
 
     \b
     Example:      taskyard scale 5
@@ -26,9 +27,11 @@ def scale(ctx: click.Context, workers: int) -> None:
     from taskyard_ctl import lifecycle
 
     folder = yard_of(ctx)
-    lifecycle.scale(folder, folder.engine(), workers, say)
-    lifecycle.keep_workers(folder, workers, say)
-    say(f"the yard has {lifecycle.plural(workers, 'worker')}")
+    engine = folder.on(host or "")
+    lifecycle.scale(folder, engine, workers, say)
+    if engine.name != "hosts":  # there, the next deploy does what hosts.toml says
+        lifecycle.keep_workers(folder, workers, say)
+    say(f"{host or 'the yard'} has {lifecycle.plural(workers, 'worker')}")
 
 
 @click.command(cls=Verb)

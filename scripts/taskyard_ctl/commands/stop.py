@@ -47,6 +47,10 @@ def destroy(ctx: click.Context, volumes: bool, yes: bool) -> None:
     folder = yard_of(ctx)
     if volumes and not yes and sys.stdin.isatty():
         click.confirm(f"Remove all jobs and results of the yard in {folder.path}?", abort=True, err=True)
+    if folder.record().get("engine") == "hosts":
+        folder.hosts.destroy(volumes, say)
+        folder.drop_record()
+        return
     bring_down(folder, 0.0, say)
     folder.drop_record()
     folder.local().destroy(volumes, say)
