@@ -15,8 +15,9 @@ from taskyard.client import Yard
 from taskyard.clock import Deadline
 from taskyard.connection import PATIENCE
 from taskyard.errors import PayloadError, TaskyardError
-from taskyard.executor_engine import BrokenYardError, Call, Engine
+from taskyard.executor_engine import Engine
 from taskyard.executor_map import Feed
+from taskyard.executor_units import BrokenYardError, Call
 from taskyard.function_names import function_name
 from taskyard.messages import Options
 from taskyard.values import LIMIT, call_of

@@ -13,13 +13,12 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Future
 from contextlib import suppress
 from itertools import repeat
-from typing import Any, Protocol
 
 from taskyard.client import Yard
 from taskyard.errors import PayloadError, ProtocolError, TaskyardError
+from taskyard.executor_units import BrokenYardError, Source, Unit, breakage
 from taskyard.job import HOLD, SPACE, outcomes
 from taskyard.messages import Cancel, Close, Ok, Options, Results, Row, Rows, Status, StatusReply
 from taskyard.pending import Pending
@@ -36,72 +35,6 @@ GOODBYE = 3.0  # seconds for closing the job
 QUEUED = 64  # units in line at which a shutdown reads no more inputs for the moment
 _FADE = 0.8  # how much of what is known of a task's duration stays with each new row
 _PRESENT = ("idle", "running")  # states of workers whose slots count
-
-
-class BrokenYardError(TaskyardError, BrokenExecutor):
-    """The yard is gone for good, or its job was ended by somebody else: nothing more will come."""
-
-
-class Unit(Protocol):
-    """Neighbouring tasks in line. They get neighbouring indices; `base` is that of the first, or -1."""
-
-    base: int
-    cost: int  # bytes of one of them
-    left: int  # of them in line
-
-    def take(self, count: int) -> list[bytes]:
-        """The payloads of the next `count` tasks, which run from now on; [] if they were cancelled."""
-
-    def fill(self, at: int, values: list[Any]) -> None:
-        """Results of some of them, from the at-th on."""
-
-    def fail(self, at: int, error: BaseException) -> None:
-        """The at-th raised."""
-
-    def cancel(self) -> None:
-        """What is still in line will not run."""
-
-    def abort(self, error: BaseException) -> None:
-        """What is still in line will not run, because of this."""
-
-
-class Source(Protocol):
-    """A map whose inputs are not all read yet."""
-
-    def read_rest(self, wait: bool) -> None:
-        """Read them and put them in line; with `wait`, no faster than the line gets shorter."""
-
-
-class Call:
-    """One call with its future."""
-
-    __slots__ = ("base", "cost", "future", "left", "payload")
-
-    def __init__(self, payload: bytes) -> None:
-        self.base = -1
-        self.payload = payload
-        self.cost = len(payload)
-        self.left = 1
-        self.future: Future[Any] = Future()
-
-    def take(self, count: int) -> list[bytes]:
-        self.left = 0
-        payload, self.payload = self.payload, b""
-        return [payload] if self.future.set_running_or_notify_cancel() else []
-
-    def fill(self, at: int, values: list[Any]) -> None:
-        self.future.set_result(values.pop())
-
-    def fail(self, at: int, error: BaseException) -> None:
-        self.future.set_exception(error)
-
-    def cancel(self) -> None:
-        if self.future.cancel():
-            self.future.set_running_or_notify_cancel()  # tells those who wait
-
-    def abort(self, error: BaseException) -> None:
-        if self.take(1):
-            self.fail(0, error)
 
 
 class Engine:
@@ -146,7 +79,7 @@ class Engine:
             raise RuntimeError("this executor belongs to the parent process: make a new one after a fork")
         with self._feeding:
             if self._broken is not None:
-                raise _breakage(self._broken)
+                raise breakage(self._broken)
             if (self._closed and not late) or self._complete:
                 what = "interpreter shutdown" if _exiting else "shutdown"
                 raise RuntimeError(f"cannot schedule new futures after {what}")
@@ -331,15 +264,9 @@ class Engine:
         with self._shorter:
             self._shorter.notify_all()
         for index, unit in owners.items():
-            unit.fail(index - unit.base, _breakage(error))
+            unit.fail(index - unit.base, breakage(error))
         for unit in line:
-            unit.abort(_breakage(error))
-
-
-def _breakage(error: TaskyardError) -> BrokenYardError:
-    broken = BrokenYardError(str(error))
-    broken.__cause__ = error
-    return broken
+            unit.abort(breakage(error))
 
 
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
