@@ -2,7 +2,8 @@
 
 They grow from real ones (`corpus/`) by a fixed seed. Most go straight into what reads bytes, which takes
 microseconds; some through whole connections of both dialects, the real service, and a real master's socket.
-ABUSE_TIMES=N makes it N times as many, with other seeds.
+ABUSE_TIMES=N makes it N times as many, with
+another seed; ABUSE_SEED=S is that seed again.
 """
 
 import asyncio
@@ -37,7 +38,9 @@ from taskyard_master.plain_queues import Queues
 from taskyard_master.yard_dialect import YardDialect, _decode
 
 TIMES = int(os.environ.get("ABUSE_TIMES", "1"))
-SEED = 20260101 if TIMES == 1 else random.SystemRandom().randrange(1 << 32)
+SEED = int(os.environ.get("ABUSE_SEED", 0)) or (
+    20260101 if TIMES == 1 else random.SystemRandom().randrange(1 << 32)
+)
 COUNTS = {
     "plain": 400_000, "yard": 400_000, "handshake": 140_000, "framing": 40_000,
     "dialects": 20_000, "service": 4_000, "socket": 4_000,
@@ -230,7 +233,12 @@ class Connected:
         ended = asyncio.Event()
         self.link.over = True
         self.dialect.ended(ended.set)
-        await asyncio.wait_for(ended.wait(), 60)
+        try:
+            await asyncio.wait_for(ended.wait(), 30)
+        except TimeoutError:
+            for task in self.dialect._in_flight._tasks:  # type: ignore[attr-defined]
+                task.print_stack()
+            raise
 
 
 async def feed_connections(
@@ -296,6 +304,7 @@ def test_connections_of_both_dialects(figures: Figures, errors: Errors) -> None:
 
 def test_the_service_behind_them(tmp_path: Path, figures: Figures, errors: Errors) -> None:
     """Workers and clients that say nonsense to the real thing, whose ledger and journal stay sound."""
+    print(f"seed {SEED}")
     refused: dict[str, int] = {}
 
     def check(payload: bytes) -> None:
