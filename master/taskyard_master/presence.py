@@ -46,12 +46,14 @@ def hello(state: State, holder: Holder, held: Iterable[Held], now: float) -> Pla
     for lease in list(holder.leases.values()):
         _release(lease, named.get(lease.id), plan)
     claimed: dict[str, Spans] = {}
+    kept: set[int] = set()
     for lease, part in adopted:
         records = [] if lease is not None else _adopt(state, holder, part, claimed)
+        plan.records += [(record, b"") for record in records]
         if records:
-            plan.records += [(record, b"") for record in records]
-        else:
-            plan.drop.append(part.lease)
+            kept.add(part.lease)
+    # A worker drops a lease as a whole: one of which a part is still its own goes on, the rest comes late.
+    plan.drop += dict.fromkeys(part.lease for _, part in adopted if part.lease not in kept)
     for number in named:
         state.leases.arm(state.leases.table[number], now)
     return plan
