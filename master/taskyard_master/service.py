@@ -125,6 +125,8 @@ class Service:
         worker = self.roster.by_boot.get(hello.boot)
         if hello.role != "worker" or worker is None or worker.peer is not peer:
             return
+        if self._stopping:
+            return  # the connection ends with this master: the worker comes back to the next one
         worker.peer = None
         worker.running = []
         self.leasing.forget(hello.boot)
@@ -277,7 +279,8 @@ class Service:
             )
         )
         for outcome in request.outcomes:
-            self.journal.forget(outcome.lease)
+            if self.ledger.lease(outcome.lease) is None:  # else a part of it still has to be known
+                self.journal.forget(outcome.lease)
             if outcome.kind == "completed":
                 worker.completed += outcome.count
             elif outcome.kind not in ("released", "suspect"):

@@ -1,13 +1,15 @@
 """The load of a chaos run: one thread submits and notes what is accepted, one reads what is recorded."""
 
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskyard.errors import TaskyardError
+from taskyard.errors import StorageError, TaskyardError
 from taskyard.messages import Options, Row
 from taskyard.values import call, loads_block
 from taskyard_ctl.chaos.oracle import Log
@@ -24,8 +26,9 @@ class Load:
     """Submits tasks until `stop`, or until there are `most`; everything goes on through a lost master."""
 
     def __init__(
-        self, yard: "Yard", log: Path, tasks: Tasks, seed: int, most: int = 0, seconds: float = 0.0
-    ) -> None:
+        self, yard: "Yard", log: Path, tasks: Tasks, seed: int, most: int = 0, seconds: float = 0.0,
+        function: str = FUNCTION, options: Options | None = None,
+    ) -> None:  # fmt: skip
         self.job = ""
         self.submitted = 0
         self.read = 0
@@ -36,9 +39,17 @@ class Load:
         self._most = most
         self._pace = most / seconds if most and seconds else 0.0  # tasks a second, to spread them out
         self._ahead = AHEAD if not self._pace else 1 << 60
-        self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._submitter = yard.open(FUNCTION, name="chaos", options=Options(retention=3600.0))
+        self.refused = 0  # how often the master could not take tasks, as on a full disk
+        self._open = partial(
+            yard.open,
+            function,
+            name="chaos",
+            job=secrets.token_hex(6),
+            options=options or Options(retention=3600.0),
+        )
+        self._stop = threading.Event()
+        self._again()
         self.job = self._submitter.job
         self._feeding = threading.Thread(target=self._guard, args=(self._feed,), name="chaos load")
         self._reading = threading.Thread(target=self._guard, args=(self._read,), name="chaos results")
@@ -49,14 +60,21 @@ class Load:
         self._reading.start()
 
     def finish(self, seconds: float) -> bool:
-        """Submit no more, and wait for the end of everything; false if that took longer than `seconds`."""
-        self._stop.set()
+        """Wait for the end of everything; false if that took longer than `seconds`.
+
+        Without a number to be submitted, no more is.
+        """
+        if not self._most:
+            self._stop.set()
         deadline = time.monotonic() + seconds
         for thread in (self._feeding, self._reading):
             thread.join(max(0.1, deadline - time.monotonic()))
+        ended = not (self._feeding.is_alive() or self._reading.is_alive())
+        if ended:
+            self._log.close()
         if self._error is not None:
             raise self._error
-        return not self._reading.is_alive()
+        return ended
 
     @property
     def failed(self) -> bool:
@@ -80,12 +98,35 @@ class Load:
                 continue
             first = self.submitted
             self._log.tried(first, count)
-            for n in range(first, first + count):
-                self._submitter.put(call((self._tasks.argument(n),), {}))
-            self._submitter.flush()
-            self._log.accepted(first + count)
-            self.submitted = first + count
-        self._submitter.close()
+            try:
+                for n in range(first, first + count):
+                    self._submitter.put(call((self._tasks.argument(n),), {}))
+                self._submitter.flush()
+                self.submitted = first + count
+            except StorageError:
+                self.refused += 1
+                self.submitted = self._again()
+            self._log.accepted(self.submitted)
+        self._closed()
+
+    def _again(self) -> int:
+        """Come back to the job once that is possible; returns how many tasks it has by then."""
+        while True:
+            try:
+                self._submitter = self._open()
+                return self._submitter.next
+            except StorageError:
+                self.refused += 1
+                self._stop.wait(TICK_S)
+
+    def _closed(self) -> None:
+        while True:
+            try:
+                self._submitter.close()
+                return
+            except StorageError:
+                self.refused += 1
+                self._again()
 
     def _read(self) -> None:
         for row in self._yard.job(self.job).rows(follow=True):

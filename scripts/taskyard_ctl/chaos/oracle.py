@@ -33,7 +33,7 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("ab", buffering=0)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def tried(self, first: int, count: int) -> None:
         """These tasks are about to be submitted."""
@@ -48,12 +48,12 @@ class Log:
         self._write({"read": fingerprint(row)}, sync=False)
 
     def _write(self, entry: dict[str, Any], sync: bool) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
+        os.write(self._fd, json.dumps(entry).encode() + b"\n")
         if sync:
-            os.fsync(self._file.fileno())
+            os.fsync(self._fd)
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._fd)
 
 
 def fingerprint(row: Row) -> list[Any]:

@@ -1,0 +1,104 @@
+"""A full disk, I/O errors, a read-only disk: submissions are refused, nothing is lost, nothing restarts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mounts import fill, tmpfs
+from rig import Rig, running_rig
+from support import eventually
+
+from taskyard.errors import EXIT_UNREACHABLE, StorageError
+from taskyard_ctl.chaos.probe import Tasks
+
+
+class LargeTasks(Tasks):
+    """So large that the journal grows quickly."""
+
+    @property
+    def _salt(self) -> str:
+        return "large " * 700
+
+
+def test_a_full_disk_loses_nothing_and_needs_no_restart(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", "80m") as small:
+        with running_rig(tmp_path, journal=str(small / "journal.db"), reserve="0") as rig, rig.yard() as yard:
+            before = yard.status().master.boot
+            watched = rig.load(yard, LargeTasks(1, 0.0, 0.002), 3000, seconds=8)
+            for fills in range(1, 4):
+                eventually(lambda k=fills: watched.load.read > 100 * k, "it works")  # type: ignore[misc]
+                met = rig.output().count("cannot be written")
+                filler = fill(small)
+                eventually(lambda k=met: rig.output().count("cannot be written") > k, "the full disk was met")  # type: ignore[misc]
+                filler.unlink()
+            assert "make room" in rig.output()
+            report = watched.held()
+            assert yard.status().master.boot == before, "no restart"
+            assert watched.load.refused > 0
+            assert report.completed == 3000
+
+
+def test_the_reserve_keeps_room_for_outcomes(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", "24m") as small, running_rig(
+        tmp_path, journal=str(small / "journal.db"), reserve=str(8 << 20)
+    ) as rig, rig.yard() as yard:  # fmt: skip
+        flag = tmp_path / "flag"
+        waiting = yard.submit("work:until", [str(flag)] * 20, max_attempts=100)
+        filler = small / "filler"
+        filler.write_bytes(b"\0" * (17 << 20))
+        with pytest.raises(StorageError, match="TASKYARD_RESERVE"):
+            eventually(lambda: yard.submit("work:until", ["/"]) and False, "submissions are refused", 10)
+        flag.touch()
+        assert waiting.wait(30).completed == 20, "what was accepted goes on"
+        filler.unlink()
+        eventually(lambda: accepted(rig), "new tasks are taken again")
+
+
+def accepted(rig: Rig) -> bool:
+    with rig.yard() as yard:
+        try:
+            yard.submit("work:until", ["/"])
+        except StorageError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("point", ["commit.begin", "commit.before"])
+def test_an_io_error_at_the_nth_commit(tmp_path: Path, point: str) -> None:
+    """Whichever commit fails: that request is refused, and all goes on with the next."""
+    with running_rig(tmp_path) as rig, rig.yard() as yard:
+        happened = 0
+        for n in range(1, 13):
+            rig.replace_master(failpoint=f"{point}:{n}:error")
+            eventually(lambda: rig.joined(yard), "both have joined")
+            rig.seed += 1
+            report = rig.load(yard, Tasks(rig.seed, 0.0, 0.002), 60).held()
+            assert report.completed == report.accepted == 60
+        happened = rig.output().count(f"(failpoint {point})")
+        assert happened >= 10, "the errors happened"
+
+
+def test_a_read_only_disk_is_named_at_the_start(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "ro", "4m", "ro") as folder:
+        done = start(folder / "journal.db", tmp_path)
+    assert done.returncode == EXIT_UNREACHABLE
+    assert str(folder / "journal.db") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "read-only" in done.stderr.lower(), done.stderr
+
+
+def start(journal: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
+    environ = {
+        "TASKYARD_JOURNAL": str(journal),
+        "TASKYARD_AUTHKEY": "0123456789abcdef",
+        "TASKYARD_ADDRESS": "127.0.0.1:0",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "taskyard_master"],
+        env=environ,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
