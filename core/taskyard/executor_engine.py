@@ -6,6 +6,7 @@ cursor over the job's rows, read by one thread, which also fills the window agai
 calls wait in line, the number of slots is looked up once a second.
 """
 
+import logging
 import os
 import queue
 import threading
@@ -23,6 +24,8 @@ from taskyard.job import HOLD, SPACE, outcomes
 from taskyard.messages import Cancel, Close, Ok, Options, Results, Row, Rows, Status, StatusReply
 from taskyard.pending import Pending
 from taskyard.values import loads_block
+
+log = logging.getLogger(__name__)
 
 AHEAD = 0.25  # seconds of work that the yard holds beyond what runs
 EACH = 2  # tasks a slot that it holds in any case
@@ -104,11 +107,13 @@ class Engine:
         """
         if self._process != os.getpid():
             return
+        wait = wait and threading.current_thread() is not self._thread  # a callback does not wait for itself
         self._closed = True
         try:
             if not cancel:
-                for source in list(self.sources):
-                    source.read_rest(wait)
+                with suppress(BrokenYardError):
+                    for source in list(self.sources):
+                        source.read_rest(wait)
         finally:
             with self._feeding:
                 self._complete = True
@@ -118,12 +123,19 @@ class Engine:
             for unit in dropped:
                 unit.cancel()
             self._inbox.put(None)
-        if wait and threading.current_thread() is not self._thread:
-            self._thread.join()
+            if wait:
+                self._thread.join()
 
     def release(self) -> None:
         """The executor was collected. May be called anywhere, so the thread does the rest."""
-        self._inbox.put(lambda: self.shutdown(wait=False, cancel=False))
+        self._inbox.put(self.leave)
+
+    def leave(self, wait: bool = False) -> None:
+        """A shutdown that nobody has asked for, and that has nobody to raise anything to."""
+        try:
+            self.shutdown(wait, cancel=False)
+        except Exception:  # of the inputs of a map
+            log.exception("an executor was left with inputs that could not be read")
 
     # ------------------------------------------------------------ with `_feeding` held
 
@@ -278,7 +290,7 @@ def _at_exit() -> None:
     global _exiting
     _exiting = True
     for engine in list(_engines):
-        engine.shutdown(wait=True, cancel=False)
+        engine.leave(wait=True)
 
 
 # Before the atexit handlers run, and while new threads may still be started; in the standard library,

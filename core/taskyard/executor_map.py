@@ -110,10 +110,14 @@ class Feed:
         if not self._exact:
             self._engine.sources.add(self)
         size = _FIRST
-        while self._read < self._bound and not patience.passed and self.read(
-            min(size, self._bound - self._read)
-        ):  # fmt: skip
-            size = self._step
+        try:
+            while self._read < self._bound and not patience.passed and self.read(
+                min(size, self._bound - self._read)
+            ):  # fmt: skip
+                size = self._step
+        except BaseException:
+            self._exhaust()
+            raise
         iterator = self._results(deadline)
         self._iterator = weakref.ref(iterator, self._orphan)
         return iterator

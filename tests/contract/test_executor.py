@@ -448,6 +448,38 @@ def test_an_executor_that_is_dropped_finishes_its_calls(lab: Lab, tmp_path: Path
     eventually(lambda: not threads())
 
 
+def test_a_callback_may_shut_down(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_map, "BOUND", 8)
+    pool = YardExecutor(lab.address, KEY)
+    results = pool.map(pooltasks.square, range(500))
+    pool.submit(pooltasks.sleep, 0.05).add_done_callback(lambda _: pool.shutdown())
+    eventually(lambda: not threads())
+    assert list(results) == [n * n for n in range(500)]
+
+
+def test_inputs_that_raise_at_the_end(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(executor_map, "BOUND", 8)
+
+    def inputs() -> Iterator[int]:
+        yield from range(20)
+        raise OSError("the file has ended early")
+
+    pool = YardExecutor(lab.address, KEY)
+    results, future = pool.map(pooltasks.square, inputs()), pool.submit(pooltasks.square, 9)
+    with pytest.raises(OSError, match="early"):
+        pool.shutdown()
+    assert future.done() and next(results) == 0
+    eventually(lambda: not threads())
+
+    pool = YardExecutor(lab.address, KEY)
+    results, future = pool.map(pooltasks.square, inputs()), pool.submit(pooltasks.square, 9)
+    del pool
+    assert future.result() == 81
+    eventually(lambda: not threads() and "ended early" in caplog.text)
+
+
 def run(lab: Lab, script: str) -> subprocess.CompletedProcess[str]:
     """A program of its own, that ends as its script ends."""
     environ = {**lab.environ, "PYTHONPATH": str(TASKS)}
@@ -535,14 +567,17 @@ def test_master_and_worker_are_killed_in_the_middle(tmp_path: Path) -> None:
         assert single.result() is None and late.result() == 81
 
 
-def test_a_master_that_is_gone_for_good_breaks_the_executor(tmp_path: Path) -> None:
+def test_a_master_that_is_gone_for_good_breaks_the_executor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flag = str(tmp_path / "go")
+    monkeypatch.setattr(executor_map, "BOUND", 8)
     with running_lab(tmp_path, workers=1, tasks=TASKS) as lab:
         pool = YardExecutor(lab.address, KEY, reconnect=0.3, max_workers=1)
         running, queued = pool.submit(pooltasks.wait_for, flag), pool.submit(pooltasks.square, 2)
         cancelled = pool.submit(pooltasks.square, 3)
         assert cancelled.cancel()
-        results = pool.map(pooltasks.square, range(10))
+        results = pool.map(pooltasks.square, range(100))
         lab.kill_master()
         for future in (running, queued):
             with pytest.raises(BrokenYardError, match="no master answers"):
