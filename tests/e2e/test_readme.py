@@ -65,7 +65,7 @@ def test_the_readme_from_top_to_bottom(shell: Shell) -> None:
     assert "joined" in output
     assert len((shell.folder / "primes.jsonl").read_text().splitlines()) == 100_000
 
-    plain, client = blocks("python")
+    plain, client, executor = blocks("python")
     key = re.search("TASKYARD_AUTHKEY=(.*)", (shell.folder / ".env").read_text())
     assert key is not None
     plain = plain.replace("5002", str(port)).replace('b"..."', f'b"{key[1]}"')
@@ -80,6 +80,8 @@ assert result.get(timeout=5) == "done"
     shell.run(f"{sys.executable} plain.py")
     printed = shell.run(f"set -a; . ./.env; set +a; {sys.executable} client.py")
     assert "97 True" in printed.splitlines()
+    (shell.folder / "executor.py").write_text(executor)
+    assert shell.run(f"set -a; . ./.env; set +a; {sys.executable} executor.py") == "9592 True\n"
     shell.run("taskyard down")
 
 
