@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -547,6 +548,27 @@ def test_a_forked_child_is_told_to_make_its_own(lab: Lab) -> None:
 
 
 # ---------------------------------------------------------------- what breaks
+
+
+def test_submit_does_not_wait_for_a_master_that_is_silent(tmp_path: Path) -> None:
+    """So that it can be called in an event loop."""
+    with running_lab(tmp_path, workers=1, tasks=TASKS) as lab, YardExecutor(lab.address, KEY) as pool:
+        list(pool.map(pooltasks.square, range(5000)))  # from now on the yard takes many at a time
+        assert lab.master is not None
+        lab.master.send_signal(signal.SIGSTOP)
+        sizes = [1000] * 2000 + [140_000] * 20 + [900_000] * 3 + [10] * 20_000
+        returned = threading.Event()
+        futures: list[Future[int]] = []
+
+        def submit() -> None:
+            futures.extend(pool.submit(pooltasks.size, bytes(size)) for size in sizes)
+            returned.set()
+
+        threading.Thread(target=submit).start()
+        assert returned.wait(20)
+        assert not any(future.done() for future in futures)
+        lab.master.send_signal(signal.SIGCONT)
+        assert [future.result() for future in futures] == sizes
 
 
 def test_master_and_worker_are_killed_in_the_middle(tmp_path: Path) -> None:
