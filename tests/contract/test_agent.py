@@ -115,6 +115,20 @@ def test_long_tasks_are_not_hoarded(master: Master, tmp_path: Path) -> None:
     connection.settled(0, 1)
 
 
+def test_what_turns_out_to_take_long_goes_back(master: Master, tmp_path: Path) -> None:
+    """A hundred tasks were leased by the pace of quick ones; nobody waits behind them for long."""
+    master.worker(GATE)
+    connection = master.join().welcome()
+    let(tmp_path, *range(60))
+    connection.serve([grant(1, 0, [0]), grant(2, 1, list(range(1, 60)))])
+    connection.settled(*range(60))
+    connection.grant(grant(3, 60, list(range(60, 160))))
+    begun(tmp_path, 60)
+    eventually(lambda: len(connection.outcomes) >= 60 + 98, "most of them are released")
+    assert {each[0][0] for index, each in connection.outcomes.items() if index >= 60} == {"released"}
+    let(tmp_path, *range(60, 160))
+
+
 def test_failures_are_told_in_full(master: Master) -> None:
     source = """
 import os

@@ -52,7 +52,7 @@ def work(n):
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_a_task_that_takes_all_memory_costs_itself(master: Master, group: Path, slots: int) -> None:
+def test_a_task_that_takes_all_memory_costs_itself(group: Path, master: Master, slots: int) -> None:
     """The kernel takes the slot and not the agent; the reason names the limit."""
     enter = ("sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$@"', "sh")
     worker = master.worker(SOURCE, enter, slots=slots)
@@ -60,7 +60,7 @@ def test_a_task_that_takes_all_memory_costs_itself(master: Master, group: Path, 
     connection.serve([grant(1, 0, list(range(8))), grant(2, 8, list(range(8, 20)))])
     outcomes = connection.settled(*range(20))
     bad = {index: each for index, each in outcomes.items() if each[0] != "completed"}
-    assert list(bad) == [3]
+    assert list(bad) == [3], (bad, worker.err)
     kind, failure = bad[3]
     if kind == "killed":
         assert failure.message == (

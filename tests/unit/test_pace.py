@@ -88,6 +88,7 @@ def test_what_turns_out_to_take_long_goes_back() -> None:
     """Ten thousand tasks were leased as tiny ones, and now one has been running for seconds."""
     tiny = paces(1e-6)
     assert tiny.excess("f", CAP, 0.0) == 0
+    assert tiny.excess("f", CAP, 0.9) == 0, "one uneven task is no reason"
     assert tiny.excess("f", CAP, 5.0) == CAP - 2
     assert tiny.excess("f", 2, 5.0) == 0
     assert paces(0.01).excess("f", 1000, 0.0) > 900

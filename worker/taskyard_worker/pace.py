@@ -20,6 +20,7 @@ BATCH_SECONDS = 0.006  # of work in a slot's batch
 SINGLE_SECONDS = 0.02  # tasks that take longer are handed out one by one, and none lies ready in the slot
 SLOW_SECONDS = 0.25  # tasks that take longer are asked for only when a slot is free
 KEEP_SECONDS = 2.0  # of work for each slot; what is held beyond it goes back
+STUCK_SECONDS = 1.0  # without an end of any task, after which what is queued counts as long
 BATCH_TASKS = 4096  # in a slot's batch
 _WEIGHT = 1 / 8  # of one more task in the averages
 _SPREADS = 2.0  # how many mean deviations above the mean the estimate lies
@@ -106,9 +107,9 @@ class Paces:
         wants |= {name: max(free, self.lease(name) - queued.get(name, 0)) for name in quick}
         return Wish(free, {name: want for name, want in wants.items() if want})
 
-    def excess(self, function: str, queued: int, running: float) -> int:
-        """How many of the queued tasks to give back; `running`: seconds that one runs already."""
-        seconds = max(self._seconds(function), running)
+    def excess(self, function: str, queued: int, stuck: float) -> int:
+        """How many of the queued tasks to give back; `stuck`: seconds that no slot has come to an end."""
+        seconds = max(self._seconds(function), stuck if stuck >= STUCK_SECONDS else 0.0)
         if queued * seconds <= KEEP_SECONDS * self.slots or queued <= self.slots:
             return 0
         return queued - max(self.slots, int(LEASE_SECONDS * self.slots / seconds))

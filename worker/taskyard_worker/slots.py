@@ -93,9 +93,9 @@ class Slots:
         """Whether a slot has a task that may kill this worker."""
         return any(batch.piece.suspect for slot in self.all for batch in slot.batches)
 
-    def longest(self, function: str) -> float:
-        """Seconds that a task of this function runs already, the longest of them; 0 if none does."""
-        return max((slot.elapsed(function) for slot in self.all), default=0.0)
+    def stuck(self, function: str) -> float:
+        """Seconds that all slots have been at one task each of this function; 0 if one has not."""
+        return min(slot.elapsed(function) for slot in self.all)
 
     def pids(self) -> list[int]:
         return [slot.process.pid for slot in self.all if slot.process is not None]

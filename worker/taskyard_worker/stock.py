@@ -97,7 +97,7 @@ class Stock:
             return []
         excess: list[Piece] = []
         for function, queued in self.counts().items():
-            count = self._paces.excess(function, queued, slots.longest(function))
+            count = self._paces.excess(function, queued, slots.stuck(function))
             excess += self._last(function, count)
         return excess
 
