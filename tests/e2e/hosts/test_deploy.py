@@ -1,0 +1,386 @@
+"""Several hosts, from the first deploy to the last: what goes right, and what goes wrong on the way."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import eventually
+from test_shipping import make_small
+from testhosts import CONTAINERD, Lab, TestHost
+
+pytestmark = pytest.mark.timeout(400)
+
+TASKS = """
+import time
+
+def square(n):
+    print(f"squaring {n}")
+    return n * n
+
+def slow(n):
+    time.sleep(0.25)
+    return [n, VERSION]
+
+VERSION = 1
+"""
+
+
+class Project:
+    """A folder with tasks and a hosts.toml, and the command in it."""
+
+    def __init__(self, path: Path, lab: Lab) -> None:
+        self.path = path
+        self.lab = lab
+        self.hosts = {name: lab.host(name) for name in ("one", "two", "three")}
+        (path / "tasks").mkdir()
+        self.tasks(TASKS)
+        self.inventory()
+
+    def tasks(self, text: str) -> None:
+        (self.path / "tasks" / "jobs.py").write_text(text)
+
+    def inventory(self, defaults: str = "", **hosts: str) -> None:
+        """Write hosts.toml: `two='ssh = ...'` replaces what a host has."""
+        lines = ["[defaults]", "workers = 2", 'env = {TASKYARD_LEASE = "3", TASKYARD_GRACE = "1"}', defaults]
+        for name, host in self.hosts.items():
+            role = 'role = "master"' if name == "one" else ""
+            lines += [f"[hosts.{name}]", role, hosts.get(name, f'ssh = "root@{host.address}"')]
+        (self.path / "hosts.toml").write_text("\n".join(lines) + "\n")
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "taskyard_ctl", *words], cwd=self.path, env=self.lab.environ(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __call__(self, *words: str, code: int = 0) -> str:
+        """Run a verb; its stdout, or with another code than 0 its stderr."""
+        with self.start(*words) as process:
+            out, err = process.communicate()
+        assert process.returncode == code, f"{words}: {process.returncode}\n{out}{err}"
+        self.said = err
+        return out if code == 0 else err
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self("status", "--json"))
+        return found
+
+    def joined(self) -> list[str]:
+        """The hosts of the workers that take part, one name a worker."""
+        return sorted(w["host"] for w in self.status()["workers"] if w["state"] in ("idle", "running"))
+
+    def results(self, job: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self("results", job, "--follow", "--ordered").splitlines()]
+
+
+@pytest.fixture
+def yard(tmp_path: Path, lab: Lab) -> Iterator[Project]:
+    """A project with three hosts on which nothing runs."""
+    lab.configure()
+    folder = tmp_path / "squares"
+    folder.mkdir()
+    project = Project(folder, lab)
+    yield project
+    for host in project.hosts.values():
+        host.clean()
+
+
+@pytest.mark.cut
+def test_the_first_deploy_and_the_second(yard: Project) -> None:
+    """Three hosts with nothing but ssh and an engine; then an empty plan; then nothing is left."""
+    before = yard.hosts["one"].docker("volume ls -q")
+    plan = yard("deploy", "hosts.toml", "--dry-run")
+    assert "one: start the master (" in plan
+    assert not yard.hosts["one"].docker("ps -aq")
+    yard("deploy", "hosts.toml")
+    assert "3 of 3 hosts are as they should be" in yard.said
+    assert yard.joined() == ["three", "three", "two", "two"]
+    yard("deploy")
+    assert "nothing is to do" in yard.said
+    assert yard("deploy", "--dry-run") == ""
+    assert (yard.path / "certs").stat().st_mode & 0o777 == 0o700
+
+    key = re.search(r"AUTHKEY=(\w+)", (yard.path / ".env").read_text())
+    assert key is not None
+    for host in yard.hosts.values():
+        for container in host.docker("ps -q").split():
+            raw = host.docker(f"inspect {container}")
+            [seen] = json.loads(raw)
+            limits = seen["HostConfig"]
+            assert key[1] not in raw
+            assert seen["Config"]["User"] == "10001:10001"
+            assert limits["ReadonlyRootfs"] and limits["CapDrop"] == ["ALL"]
+            assert limits["SecurityOpt"] == ["no-new-privileges:true"]
+            assert limits["RestartPolicy"]["Name"] == "unless-stopped"
+            assert limits["PidsLimit"] == 1024 and limits["LogConfig"]["Config"]["max-size"] == "10m"
+            assert seen["State"]["Health"]
+
+    yard("destroy", "--volumes", "--yes")
+    for host in yard.hosts.values():
+        assert not host.docker("ps -aq")
+        assert not host.docker("images -q taskyard-squares-*")
+        assert not host.docker("network ls -q --filter type=custom")
+    assert yard.hosts["one"].docker("volume ls -q") == before
+    assert not (yard.path / "certs").exists()
+
+
+@pytest.mark.cut
+def test_the_verbs_reach_all_hosts(yard: Project, tmp_path: Path) -> None:
+    """`run`, `scale`, `drain`, `logs` and `down`, as on one host."""
+    yard("deploy", "hosts.toml")
+    results = [json.loads(line) for line in yard("run", "jobs:square", "--range", "0:40").splitlines()]
+    assert sorted(result["value"] for result in results) == [n * n for n in range(40)]
+    assert {result["host"] for result in results} <= {"two", "three"}
+
+    yard("scale", "7")
+    assert sorted(map(yard.joined().count, ("two", "three"))) == [3, 4]
+    yard("scale", "1", "--host", "three")
+    assert yard.joined().count("three") == 1
+    assert "'four'" in yard("scale", "1", "--host", "four", code=2)
+    yard("drain", "--host", "two", "--deadline", "20")
+    assert yard.joined() == ["three"]
+
+    lines = yard("logs").splitlines()
+    assert any(re.match(r"two\.worker-\d +\| .*squaring", line) for line in lines)
+    assert any(line.startswith("master ") for line in lines)
+    assert not any(line.startswith("two.") for line in yard("logs", "--host", "three").splitlines())
+    yard("logs", "--output-dir", str(tmp_path / "logs"))
+    files = {path.name for path in (tmp_path / "logs").iterdir()}
+    assert {"master.log", "two.worker-1.log", "three.worker-1.log"} <= files
+
+    yard("down")
+    assert not any(host.docker("ps -aq") for host in yard.hosts.values())
+    yard("deploy")
+    assert [job["completed"] for job in yard.status()["jobs"]] == [40]
+
+
+@pytest.mark.cut
+def test_changed_tasks_roll_out_during_a_job(yard: Project) -> None:
+    """New workers join, old ones finish; nothing is lost, nothing runs twice; and back again."""
+    yard("deploy", "hosts.toml")
+    first = {worker["id"] for worker in yard.status()["workers"]}
+    job = yard("submit", "jobs:slow", "--range", "0:120").strip()
+    yard.tasks(TASKS.replace("VERSION = 1", "VERSION = 2"))
+    yard("deploy")
+    assert "drain and remove 2 workers" in yard.said
+    assert "replace the master" not in yard.said
+    results = yard.results(job)
+    assert [result["value"][0] for result in results] == list(range(120))
+    assert {result["attempts"] for result in results} == {1}
+    assert {result["value"][1] for result in results} == {1, 2}
+    assert not first & {worker["id"] for worker in yard.status()["workers"] if worker["state"] != "missing"}
+    assert yard.joined() == ["three", "three", "two", "two"]
+    yard("rollback")
+    assert json.loads(yard("run", "jobs:slow", "--arg", "0"))["value"] == [0, 1]
+    yard("rollback")
+    assert json.loads(yard("run", "jobs:slow", "--arg", "0"))["value"] == [0, 2]
+
+
+@pytest.mark.cut
+def test_a_host_is_powered_off_in_the_middle(yard: Project) -> None:
+    """The others finish its tasks; it is named; when it is back, it takes part again by itself."""
+    yard("deploy", "hosts.toml")
+    with yard.start("logs", "-f") as following:
+        try:
+            job = yard("submit", "jobs:slow", "--range", "0:80").strip()
+            two = yard.hosts["two"]
+            eventually(lambda: any(w["leased"] for w in yard.status()["workers"] if w["host"] == "two"))
+            two.power_off()
+            results = yard.results(job)
+            assert [result["value"][0] for result in results] == list(range(80))
+            missing = [w for w in yard.status()["workers"] if w["host"] == "two"]
+            assert all(worker["state"] == "missing" for worker in missing)
+            two.power_on()
+            eventually(lambda: yard.joined() == ["three", "three", "two", "two"], "two is back", 60)
+            yard("run", "jobs:square", "--range", "0:200")
+            assert following.poll() is None
+        finally:
+            following.send_signal(signal.SIGINT)
+        out, _ = following.communicate(timeout=20)
+    after = out[out.rindex("joined from two") :]
+    assert "squaring" in after and re.search(r"two\.worker-\d +\|", after)
+
+
+@pytest.mark.cut
+def test_a_version_that_does_not_start_stops_at_the_first(yard: Project) -> None:
+    """Its log is shown, the old version works on, and the next deploy is right again."""
+    yard("deploy", "hosts.toml")
+    before = sorted(worker["id"] for worker in yard.status()["workers"])
+    yard.inventory(two=f'ssh = "root@{yard.hosts["two"].address}"\nenv = {{TASKYARD_SLOTS = "none"}}')
+    said = yard("deploy", code=5)
+    assert "TASKYARD_SLOTS" in said and "does not start" in said
+    assert sorted(worker["id"] for worker in yard.status()["workers"]) == before
+    yard.inventory()
+    yard("deploy")
+    assert "nothing is to do" in yard.said
+
+
+def test_a_master_that_does_not_start_gives_way_to_the_old_one(yard: Project) -> None:
+    """Which has lost nothing."""
+    yard("deploy", "hosts.toml")
+    yard("run", "jobs:square", "--range", "0:10")
+    yard.inventory(one=f'ssh = "root@{yard.hosts["one"].address}"\nenv = {{TASKYARD_LEASE = "soon"}}')
+    said = yard("deploy", code=5)
+    assert "TASKYARD_LEASE" in said and "the one of before works on" in said
+    assert [job["completed"] for job in yard.status()["jobs"]] == [10]
+    eventually(lambda: len(yard.joined()) == 4, "they reconnect")
+
+
+def test_a_host_that_is_down_at_the_deploy(yard: Project) -> None:
+    """The others are deployed; exit code 5; later it is made up for."""
+    yard.inventory(two='ssh = "root@127.0.0.1:1"')
+    said = yard("deploy", "hosts.toml", code=5)
+    assert re.search(r"two +worker +\? .*cannot be reached", said)
+    assert "2 of 3 hosts are as they should be" in said
+    assert yard.joined() == ["three", "three"]
+    yard.inventory()
+    yard("deploy")
+    assert yard.joined() == ["three", "three", "two", "two"]
+    yard.inventory(one='ssh = "root@127.0.0.1:1"\naddress = "127.0.0.1"')
+    assert "it is the master's, so nothing was done" in yard("deploy", code=5)
+
+
+def test_two_deploys_at_once(yard: Project) -> None:
+    """The second is told who, since when and why."""
+    with yard.start("deploy", "hosts.toml") as first:
+        eventually(lambda: yard.hosts["one"].docker("volume ls -q --filter name=taskyard-squares-lock"))
+        said = yard("deploy", code=5)
+        assert "has held the deploy lock since" in said and "--unlock" in said
+        first.communicate()
+    assert first.returncode == 0
+    yard("deploy")
+
+
+@pytest.mark.parametrize(
+    "when", ["send image", "start the master", "start 1 worker first", "start 2 workers"]
+)
+def test_ctrl_c_and_again(yard: Project, when: str) -> None:
+    """No lock stays behind, and the next deploy goes on from there."""
+    process = yard.start("deploy", "hosts.toml")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if when in line:
+            process.send_signal(signal.SIGINT)
+            break
+    process.communicate()
+    assert process.returncode in (0, 130)
+    assert not yard.hosts["one"].docker("volume ls -q --filter name=taskyard-squares-lock")
+    yard("deploy")
+    assert yard.joined() == ["three", "three", "two", "two"]
+
+
+def test_a_deploy_that_was_killed_leaves_its_lock(yard: Project) -> None:
+    """Which `--unlock` takes away."""
+    with yard.start("deploy", "hosts.toml") as process:
+        eventually(lambda: yard.hosts["one"].docker("volume ls -q --filter name=taskyard-squares-lock"))
+        process.kill()
+    assert "has held the deploy lock" in yard("deploy", code=5)
+    yard("deploy", "--unlock")
+    yard("deploy")
+
+
+def test_a_full_disk_on_one_host(yard: Project) -> None:
+    """Is named with its cure; the others are deployed."""
+    two = yard.hosts["two"]
+    small = make_small(two)
+    yard.inventory(two=f'ssh = "root@{two.address}"\ndocker_socket = "{small}"')
+    try:
+        said = yard("deploy", "hosts.toml", code=5)
+    finally:
+        two.run("kill $(cat /run/small.pid)")
+        eventually(lambda: not two.run("cat /run/small.pid", check=False))
+        two.run("umount /small")
+    assert re.search(r"two .*no space left on device.*docker system prune", said)
+    assert yard.joined() == ["three", "three"]
+
+
+def test_an_engine_that_is_stopped(yard: Project) -> None:
+    """The job goes on elsewhere, a deploy names it, and it comes back by itself."""
+    yard("deploy", "hosts.toml")
+    job = yard("submit", "jobs:slow", "--range", "0:60").strip()
+    two = yard.hosts["two"]
+    two.stop_engine()
+    try:
+        assert [result["value"][0] for result in yard.results(job)] == list(range(60))
+        assert re.search(r"two .*Docker engine does not answer", yard("deploy", code=5))
+    finally:
+        two.start_engine()
+    eventually(lambda: yard.joined() == ["three", "three", "two", "two"], "two is back", 60)
+    yard("deploy")
+    assert "nothing is to do" in yard.said
+
+
+def test_hosts_of_all_kinds(yard: Project) -> None:
+    """A user who is not root, and an engine with containerd's image store; named without a file."""
+    store = yard.lab.host("store", CONTAINERD)
+    addresses = [f"root@{store.address}", f"worker@{yard.hosts['two'].address}"]
+    try:
+        yard("deploy", *addresses)
+        assert set(yard.joined()) == {yard.hosts["two"].address}
+        yard.tasks(TASKS.replace("VERSION = 1", "VERSION = 2"))
+        yard("deploy")
+        assert json.loads(yard("run", "jobs:slow", "--arg", "0"))["value"] == [0, 2]
+        yard("deploy", addresses[1])
+        assert yard.joined()
+    finally:
+        store.clean()
+
+
+def test_limits_mounts_and_revoked_hosts(yard: Project) -> None:
+    """What hosts.toml says holds; a host that is revoked is shut out until its certificate is renewed."""
+    three = yard.hosts["three"]
+    three.run("mkdir -p /srv/data && echo hello >/srv/data/file && chmod 755 /srv/data")
+    yard.tasks("def read(path):\n    return open(path).read()\n")
+    more = 'workers = 1\nmounts = ["/srv/data"]\nlimits = {memory = "200m", cpus = 0.5, pids = 100}'
+    yard.inventory(two=f'ssh = "root@{yard.hosts["two"].address}"\nworkers = 0',
+                   three=f'ssh = "root@{three.address}"\n{more}')  # fmt: skip
+    yard("deploy", "hosts.toml")
+    assert json.loads(yard("run", "jobs:read", "--arg", '"/srv/data/file"'))["value"] == "hello\n"
+    [seen] = json.loads(three.docker("inspect taskyard-squares-worker-1"))
+    limits = seen["HostConfig"]
+    assert (limits["Memory"], limits["NanoCpus"], limits["PidsLimit"]) == (200 << 20, 500_000_000, 100)
+    yard("certs", "hosts.toml", "--revoke", "three")
+    assert "--renew three" in yard("deploy", code=2)
+    yard("certs", "hosts.toml", "--renew", "three")
+    yard("deploy")
+    assert yard.joined() == ["three"]
+
+
+def test_the_journal_moves_to_another_host(yard: Project) -> None:
+    """The master's host is lost: with a backup, another one takes its place."""
+    yard("deploy", "hosts.toml")
+    yard("run", "jobs:square", "--range", "0:25")
+    yard("backup", "saved.db")
+    yard.hosts["one"].clean()
+    inventory = (yard.path / "hosts.toml").read_text()
+    moved = inventory.replace('role = "master"\n', "").replace("[hosts.two]", '[hosts.two]\nrole = "master"')
+    (yard.path / "hosts.toml").write_text(moved)
+    yard("deploy")
+    yard("down")
+    yard("restore", "saved.db")
+    yard("deploy")
+    assert [job["completed"] for job in yard.status()["jobs"]] == [25]
+    shutil.rmtree(yard.path / "certs")
+    os.sync()
+
+
+def test_nothing_of_others_is_touched(yard: Project) -> None:
+    """Containers, volumes and images that are not of this yard stay through deploy and destroy."""
+    two: TestHost = yard.hosts["two"]
+    yard("deploy", "hosts.toml")
+    two.docker("tag $(docker images -q taskyard-squares-worker | head -n 1) other:1")
+    two.docker("volume create other")
+    two.docker("run -d --name other --entrypoint python other:1 -c 'import time; time.sleep(1000)'")
+    yard("destroy", "--volumes", "--yes")
+    assert two.docker("ps --format '{{.Names}}'") == "other"
+    assert two.docker("volume ls -q") == "other"
+    two.docker("rm -f other")
+    two.docker("rmi other:1")
