@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import docker  # type: ignore[import-untyped]
+
 from taskyard.errors import EngineError, HostError, TaskyardError, UsageError
 from taskyard_ctl.cli import say as tell
 from taskyard_ctl.deploy import LAYERS
@@ -21,6 +23,7 @@ from taskyard_ctl.hostrecord import Record
 from taskyard_ctl.interface import Line, Member, Say
 from taskyard_ctl.inventory import Inventory
 from taskyard_ctl.plan import RUNS, Action, HostNow, Running, Stage, Version, Wanted, plan
+from taskyard_ctl.shipping import Hold
 from taskyard_ctl.site import Site
 from taskyard_ctl.ssh import Link, connect
 
@@ -192,12 +195,34 @@ class HostsEngine:
             raise HostError(f"{', '.join(self.failed)} {what}")
 
     def restore(self, file: Path) -> str:
-        """Put a backup in the journal's place on the master's host; the next deploy starts with it."""
-        engine = HostEngine(self._master(), self.site.inventory.name)
+        """Put a backup in the journal's place on the master's host; the next deploy starts with it.
+
+        Nothing has to be there yet: with another master in hosts.toml, that host takes the place.
+        """
+        running = [m for m in self.members() if m.role == "master" and m.state in RUNS]
+        if running:
+            raise UsageError("the master runs: 'taskyard down' first, so that nothing is lost by it")
+        inventory = self.site.inventory
+        engine = HostEngine(self._master(), inventory.name)
         images = sorted(image for image in engine.look().images if "-master:" in image)
         if not images:
-            raise EngineError(f"{engine.name} has no master's image: 'taskyard deploy', then 'taskyard down'")
+            images = [self._send_master(engine)]
         return engine.restore(images[0], file)
+
+    def _send_master(self, engine: HostEngine) -> str:
+        """Give a host the image that was deployed last from here; returns its name."""
+        client = docker.from_env()
+        found = client.images.list(name=f"taskyard-{engine.yard}-master")
+        tags = [
+            tag for image in found for tag in image.tags if tag.startswith(f"taskyard-{engine.yard}-master:")
+        ]
+        if not tags:
+            raise EngineError("there is no master's image here: 'taskyard deploy', then 'taskyard down'")
+        hold = Hold(self.site.folder.state / LAYERS)
+        self.site.folder.make_state()
+        [cargo] = hold.load(client, tags[:1])
+        engine.send(hold, cargo, lambda count: None, lambda count: None)
+        return tags[0]
 
     def lines(self, since: str, follow: bool) -> Iterator[Line]:
         hosts = [host for host in self.site.inventory.hosts if self._only in ("", host.name)]

@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
-from taskyard.errors import EngineError, FunctionError, UsageError
+from taskyard.errors import EngineError, FunctionError, UnreachableError, UsageError
+from taskyard.settings import split_address
 from taskyard_ctl import envfile, newyard, scaling
 from taskyard_ctl.interface import Engine, Say
+from taskyard_ctl.ports import check_free, first_free
 from taskyard_ctl.yard import YardFolder
 
 WORKERS = "TASKYARD_WORKERS"
+WEB = "TASKYARD_WEB"
 
 
 def bring_up(folder: YardFolder, workers: int | None, local: bool | None, say: Say) -> None:
@@ -39,6 +42,8 @@ def bring_up(folder: YardFolder, workers: int | None, local: bool | None, say: S
         keep_workers(folder, workers, say)
     what = "containers" if engine.containers else "processes"
     say(f"the yard is up: master at {folder.settings.address}, {plural(count, 'worker')}, as {what}")
+    if folder.dashboard:
+        say(f"dashboard: {folder.dashboard} (taskyard dashboard opens it)")
 
 
 def _start(folder: YardFolder, before: Engine | None, workers: int, local: bool | None, say: Say) -> Engine:
@@ -52,6 +57,7 @@ def _start(folder: YardFolder, before: Engine | None, workers: int, local: bool 
     else:
         engine = folder.local() if local else folder.compose()
     engine.check()
+    _free_web(folder, say)
     say(f"starting the master and {plural(workers, 'worker')}")
     engine.up(workers, say)
     try:
@@ -60,6 +66,23 @@ def _start(folder: YardFolder, before: Engine | None, workers: int, local: bool 
         engine.down(0.0, lambda line: None)  # nothing stays half started
         raise
     return engine
+
+
+def _free_web(folder: YardFolder, say: Say) -> None:
+    """Give the dashboard another port where its own is taken: that is no reason not to start."""
+    web = folder.settings.web
+    if not web:
+        return
+    host, port = split_address(web)
+    try:
+        check_free(host, port, WEB)
+    except UnreachableError as error:
+        if WEB in os.environ or WEB not in envfile.read(folder.env_file):
+            raise
+        other = first_free(host, newyard.WEB_PORTS)
+        say(f"{error}; the dashboard takes {other} instead")
+        envfile.put(folder.env_file, WEB, f"{host}:{other}")
+        folder.reread()
 
 
 def _default(folder: YardFolder, say: Say) -> Engine:
@@ -103,6 +126,8 @@ def bring_down(folder: YardFolder, grace: float | None, say: Say) -> bool:
 def restore(folder: YardFolder, file: Path, local: bool, say: Say) -> str:
     """Put a backup in the journal's place; the yard must be down. Returns what was done."""
     engine = folder.found()
+    if engine is not None and engine.name == "hosts":
+        return engine.restore(file.resolve())  # workers may run: they wait for a master
     if engine is not None and engine.running():
         raise UsageError(
             f"the yard in {folder.path} runs: 'taskyard down' first, so that nothing is lost by it"

@@ -6,15 +6,18 @@ from pathlib import Path
 from taskyard.errors import UsageError
 from taskyard.settings import REGISTRY
 from taskyard_ctl import envfile
+from taskyard_ctl.inventory import EXAMPLE
 from taskyard_ctl.ports import first_free
 from taskyard_ctl.yard import YardFolder
 
 KEY_BYTES = 32
+HOSTS = "hosts.toml"
 PORTS = range(5002, 5100)
+WEB_PORTS = range(8585, 8685)
 
 _HEAD = """\
 # This yard, as seen from this machine. A shell can source it, compose reads it, and all TASKYARD_ settings
-# may stand here: docs/settings.md explains them. The key is a secret: keep this file out of version control.
+# may stand here: docs/settings.md explains them. Key and token are secrets: keep them out of version control.
 """
 _REQUIREMENTS = """\
 # What the tasks need beyond Python's standard library, one package a line.
@@ -33,9 +36,12 @@ def square(n: int) -> int:
 '''
 
 
-def make(folder: YardFolder, tasks: str = "", data: str = "") -> list[str]:
-    """Make what is missing; returns a line a thing for people."""
+def make(folder: YardFolder, tasks: str = "", data: str = "", hosts: bool = False) -> list[str]:
+    """Make what is missing, with `hosts` also hosts.toml; returns a line a thing for people."""
     made = []
+    if hosts and not (folder.path / HOSTS).exists():
+        (folder.path / HOSTS).write_text(EXAMPLE.read_text())
+        made.append(f"made {HOSTS}, an example for 'taskyard deploy' to several hosts")
     tasks_dir = tasks or folder.environ.get("TASKYARD_TASKS_DIR") or _tasks(folder.path)
     made += _make_tasks(folder.path / tasks_dir, tasks_dir)
     data_dir = Path(data or folder.environ.get("TASKYARD_DATA_DIR") or "data").expanduser()
@@ -49,6 +55,8 @@ def make(folder: YardFolder, tasks: str = "", data: str = "") -> list[str]:
         "TASKYARD_TASKS_DIR": tasks_dir if Path(tasks_dir).is_absolute() else f"./{Path(tasks_dir)}",
         "TASKYARD_DATA_DIR": str(data_path),
         "TASKYARD_WORKERS": next(s.default for s in REGISTRY if s.name == "WORKERS"),
+        "TASKYARD_WEB": f"127.0.0.1:{first_free('127.0.0.1', WEB_PORTS)}",
+        "TASKYARD_WEB_TOKEN": secrets.token_urlsafe(24),
     }
     made.append(_make_env(folder, values))
     return made
@@ -58,9 +66,10 @@ def _make_env(folder: YardFolder, values: dict[str, str]) -> str:
     path = folder.env_file
     there = envfile.read(path)
     missing = {name: value for name, value in values.items() if name not in there}
-    if "TASKYARD_AUTHKEY_FILE" in there:
-        missing.pop("TASKYARD_AUTHKEY", None)
-    vars(folder).pop("environ", None)  # read it anew
+    for secret in ("TASKYARD_AUTHKEY", "TASKYARD_WEB_TOKEN"):
+        if secret + "_FILE" in there:
+            missing.pop(secret, None)
+    folder.reread()
     if not path.exists():
         envfile.write(path, _HEAD)
         for name, value in missing.items():

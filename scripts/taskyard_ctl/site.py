@@ -80,6 +80,9 @@ class Site:
     def make_certs(self) -> "list[Change]":
         """Make what is missing, renew what ends soon."""
         changes: list[Change] = self.certs.ensure(self._subjects(), datetime.now(UTC).replace(microsecond=0))
+        ignore = self.certs.path / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")  # the authority's key is nobody else's
         return changes
 
     def _subjects(self) -> list[Subject]:

@@ -31,7 +31,7 @@ def test_a_new_yard(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert values["TASKYARD_TASKS_DIR"] == "./tasks"
     assert values["TASKYARD_DATA_DIR"] == str(here / "data")
     assert (here / ".env").stat().st_mode & 0o777 == 0o600
-    assert sorted(path.name for path in here.iterdir()) == [".env", "data", "tasks"]
+    assert sorted(path.name for path in here.iterdir()) == [".env", "data", "hosts.toml", "tasks"]
     assert list(modules(here / "tasks")) == ["squares"]
     assert (here / "tasks" / "requirements.txt").exists()
     settings = YardFolder(here).settings
@@ -72,6 +72,7 @@ def test_what_is_there_is_kept_and_what_is_missing_added(here: Path) -> None:
     assert lines[:2] == ["DATABASE=mine", "TASKYARD_AUTHKEY='my very own key'"]
     assert [line.partition("=")[0] for line in lines[2:]] == [
         "TASKYARD_ADDRESS", "TASKYARD_TASKS_DIR", "TASKYARD_DATA_DIR", "TASKYARD_WORKERS",
+        "TASKYARD_WEB", "TASKYARD_WEB_TOKEN",
     ]  # fmt: skip
 
 

@@ -36,8 +36,9 @@ def backup(ctx: click.Context, file: Path) -> None:
 def restore(ctx: click.Context, file: Path, local: bool) -> None:
     """Put the backup FILE in the place of what the yard holds.
 
-    The yard must be down. What was there is kept beside it under another name. What was accepted after
-    the backup is not in it: whoever submitted that has to submit it again.
+    The yard must be down; on several hosts, the master: the backup goes to the host that is the master
+    in hosts.toml, which may be another one than before. What was there is kept beside it under another
+    name. What was accepted after the backup is not in it: whoever submitted that has to submit it again.
 
     \b
     Example:      taskyard down; taskyard restore monday.db; taskyard up
@@ -45,4 +46,5 @@ def restore(ctx: click.Context, file: Path, local: bool) -> None:
     from taskyard_ctl.lifecycle import restore as do
 
     say(do(yard_of(ctx), file, local, say))
-    say("'taskyard up' goes on from there")
+    hosts = yard_of(ctx).record().get("engine") == "hosts"
+    say(f"'taskyard {'deploy' if hosts else 'up'}' goes on from there")

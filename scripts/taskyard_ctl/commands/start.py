@@ -12,7 +12,7 @@ from taskyard_ctl.cli import Verb, say, yard_of
 @click.option("--data", default="", metavar="DIR", help="A folder of files that tasks read; made likewise.")
 @click.pass_context
 def init(ctx: click.Context, tasks: str, data: str) -> None:
-    """Make .env with a random key, and a tasks folder.
+    """Make .env with a random key, a tasks folder, and hosts.toml with comments.
 
     Never overwrites: what is there is kept, and only what is missing is added.
 
@@ -21,7 +21,7 @@ def init(ctx: click.Context, tasks: str, data: str) -> None:
     """
     from taskyard_ctl import newyard
 
-    for line in newyard.make(yard_of(ctx), tasks, data):
+    for line in newyard.make(yard_of(ctx), tasks, data, hosts=True):
         say(line)
     say("next: taskyard up --workers 3")
 

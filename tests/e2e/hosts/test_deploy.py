@@ -1,9 +1,7 @@
 """Several hosts, from the first deploy to the last: what goes right, and what goes wrong on the way."""
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -362,17 +360,18 @@ def test_the_journal_moves_to_another_host(yard: Project) -> None:
     yard("deploy", "hosts.toml")
     yard("run", "jobs:square", "--range", "0:25")
     yard("backup", "saved.db")
-    yard.hosts["one"].clean()
-    inventory = (yard.path / "hosts.toml").read_text()
-    moved = inventory.replace('role = "master"\n', "").replace("[hosts.two]", '[hosts.two]\nrole = "master"')
-    (yard.path / "hosts.toml").write_text(moved)
-    yard("deploy")
-    yard("down")
-    yard("restore", "saved.db")
-    yard("deploy")
-    assert yard.completed() == [25]
-    shutil.rmtree(yard.path / "certs")
-    os.sync()
+    yard.hosts["one"].power_off()
+    try:
+        lost = yard.hosts.pop("one")
+        yard.inventory(two=f'role = "master"\nworkers = 1\nssh = "root@{yard.hosts["two"].address}"')
+        yard("restore", "saved.db")
+        yard("deploy")
+        assert yard.completed() == [25]
+        assert yard.joined() == ["three", "three", "two"]
+        assert "'taskyard down' first" in yard("restore", "saved.db", code=2)
+    finally:
+        lost.power_on()
+        yard.hosts["one"] = lost
 
 
 def test_nothing_of_others_is_touched(yard: Project) -> None:
