@@ -49,6 +49,10 @@ def _address(raw: str) -> str:
     return raw
 
 
+def _web(raw: str) -> str:
+    return _address(raw) if raw else ""
+
+
 def _key(raw: str) -> bytes:
     if len(raw) < KEY_MINIMUM:
         raise ValueError(f"must have at least {KEY_MINIMUM} characters; `taskyard init` makes a good one")
@@ -163,7 +167,7 @@ REGISTRY: tuple[Setting, ...] = (
     Setting("TLS_CA", _text, "", _ALL, "path", "The certificate authority that both sides trust."),
     Setting("TLS_CERT", _text, "", _ALL, "path", "This process's certificate."),
     Setting("TLS_KEY", _text, "", _ALL, "path", "The key of the certificate."),
-    Setting("WEB", _text, "", "master", "host:port", "Where the dashboard listens; empty = off."),
+    Setting("WEB", _web, "", "master ctl", "host:port", "Where the dashboard listens; empty = off."),
     Setting("WEB_TOKEN", _text, "", "master ctl", "text", "What a browser must show once.", secret=True),
     Setting("WEB_HOSTS", _names, "", "master", "names",
             "More host names under which browsers may reach the dashboard."),

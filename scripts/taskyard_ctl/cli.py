@@ -31,7 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "run": "submit", "submit": "submit", "results": "results", "cancel": "jobs", "requeue": "jobs",
         "delete": "jobs", "check": "check",
     },
-    "Look": {"status": "status", "logs": "logs", "drain": "scale"},
+    "Look": {"status": "status", "dashboard": "dashboard", "logs": "logs", "drain": "scale"},
     "Keep": {"backup": "keep", "restore": "keep", "chaos": "chaos"},
     "Several hosts": {"deploy": "deploy", "rollback": "deploy", "certs": "certs", "tunnel": "tunnel"},
 }  # fmt: skip

@@ -202,6 +202,9 @@ class ComposeEngine:
         values.pop("TASKYARD_AUTHKEY_FILE", None)
         values["TASKYARD_AUTHKEY"] = settings.authkey.decode() or "-"  # to stop, none is needed
         values["TASKYARD_ADDRESS"] = settings.address
+        values.pop("TASKYARD_WEB_TOKEN_FILE", None)
+        # Without a token nothing is served inside, where it would have to listen on all interfaces.
+        values["TASKYARD_WEB_TOKEN"] = settings.web_token if settings.web else ""
         data = settings.data_dir
         if data and not os.path.isdir(data):  # noqa: PTH112 - a str
             raise UsageError(f"TASKYARD_DATA_DIR: there is no folder {data}")

@@ -6,8 +6,8 @@ import socket
 from taskyard.errors import UnreachableError
 
 
-def check_free(host: str, port: int) -> None:
-    """Raise UnreachableError, with the cure, if nobody can listen at the address now."""
+def check_free(host: str, port: int, setting: str = "TASKYARD_ADDRESS") -> None:
+    """Raise UnreachableError, with the cure, if nobody can listen at the address of a setting now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -17,11 +17,11 @@ def check_free(host: str, port: int) -> None:
         except OSError as fault:
             if fault.errno == errno.EADDRINUSE:
                 raise UnreachableError(
-                    f"port {port} of {host} is in use: stop what holds it, or change TASKYARD_ADDRESS"
+                    f"port {port} of {host} is in use: stop what holds it, or change {setting}"
                 ) from None
             raise UnreachableError(
                 f"this machine cannot listen at {host}:{port} ({fault.strerror or fault}):"
-                " set TASKYARD_ADDRESS to an address of its own"
+                f" set {setting} to an address of its own"
             ) from None
 
 

@@ -27,14 +27,14 @@ def console(stderr: bool = False) -> Console:
     return Console(file=stream, highlight=False, width=None if stream.isatty() else PIPE_WIDTH)
 
 
-def status(reply: "StatusReply", address: str, now: float) -> RenderableType:
-    """Everything; `address` is where we reached the master, which knows only where it listens."""
+def status(reply: "StatusReply", address: str, now: float, web: str = "") -> RenderableType:
+    """Everything; `address` and `web` are as seen from here: the master knows only where it listens."""
     master = reply.master
     parts: list[RenderableType] = [
         Text(
             f"master {address}  version {master.version}  up {duration(now - master.started)}"
             f"  journal {size(master.journal_bytes)}  memory {size(master.memory)}"
-            + (f"  dashboard http://{master.web}" if master.web else "")
+            + (f"  dashboard {web}" if master.web and web else "")
         )
     ]
     parts += [Text(f"warning: {text}", style="yellow") for text in master.warnings]

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from taskyard.messages import StatusReply
 
 
-def status(reply: "StatusReply", address: str) -> dict[str, Any]:
-    """{"master": {...}, "jobs": [...], "workers": [...]}; the master's address is the one dialled."""
+def status(reply: "StatusReply", address: str, web: str = "") -> dict[str, Any]:
+    """{"master": {...}, "jobs": [...], "workers": [...]}; addresses are as seen from here."""
     return {
-        "master": {**_plain(reply.master), "address": address},
+        "master": {**_plain(reply.master), "address": address, "web": web if reply.master.web else ""},
         "jobs": [_plain(job) for job in reply.jobs],
         "workers": [_plain(worker) for worker in reply.workers],
     }

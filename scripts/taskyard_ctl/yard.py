@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskyard.errors import EngineError, SettingsError, UsageError
-from taskyard.settings import PREFIX, REGISTRY, Settings
+from taskyard.settings import PREFIX, REGISTRY, Settings, split_address
 from taskyard_ctl import envfile
 from taskyard_ctl.interface import Engine
 
@@ -61,6 +61,11 @@ class YardFolder:
         """The same, also without a key: enough to stop and to look at what runs."""
         return Settings.from_env(self._absolute(), need_key=False)
 
+    def reread(self) -> None:
+        """Forget what was read: `.env` has changed."""
+        for name in ("environ", "settings", "basics"):
+            vars(self).pop(name, None)
+
     @property
     def has_key(self) -> bool:
         return bool({PREFIX + "AUTHKEY", PREFIX + "AUTHKEY_FILE"} & set(self.environ))
@@ -85,6 +90,15 @@ class YardFolder:
         own = self._absolute()
         rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         return {**rest, **own}
+
+    @property
+    def dashboard(self) -> str:
+        """Where a browser on this machine finds the dashboard of a yard here; "" if it is off."""
+        if not self.basics.web:
+            return ""
+        host, port = split_address(self.basics.web)
+        host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     # ------------------------------------------------------------ the record
 

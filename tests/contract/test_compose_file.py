@@ -16,8 +16,7 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
 KEY = "k" * 32
 SET_BY_THE_COMMAND = {"TASKYARD_MASTER_IMAGE", "TASKYARD_WORKER_IMAGE"}  # for Compose alone, at each start
-# Between containers of one host there is no TLS, and the dashboard comes with its own port.
-NOT_IN_COMPOSE = ("TASKYARD_TLS_", "TASKYARD_WEB")
+NOT_IN_COMPOSE = ("TASKYARD_TLS_",)  # between containers of one host there is none
 
 
 def config(
@@ -55,11 +54,26 @@ def test_without_a_key_both_name_the_next_step(compose: list[str], tmp_path: Pat
 
 def test_the_master_is_published_where_clients_of_this_host_dial(services: dict[str, Any]) -> None:
     """TASKYARD_ADDRESS is what gets published, so no second name has to keep in step; by default loopback."""
-    [port] = services["master"]["ports"]
+    port, _ = services["master"]["ports"]
     assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "5002", 5000)
     default = next(setting.default for setting in REGISTRY if setting.name == "ADDRESS")
     assert default == "127.0.0.1:5002"
     assert "ports" not in services["worker"]
+
+
+@pytest.mark.parametrize(("web", "published"), [("127.0.0.1:8590", "127.0.0.1:8590"), ("", "127.0.0.1:0")])
+def test_the_dashboard_is_published_on_loopback(
+    compose: list[str], tmp_path: Path, web: str, published: str
+) -> None:
+    """At the port of .env; where it has none, at any, so that it is in nobody's way."""
+    done = config(compose, tmp_path, TASKYARD_AUTHKEY=KEY, TASKYARD_WEB=web)
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    short = f"- {published.replace(':0', ':')}:8585/tcp"
+    if short not in lines:  # v2 writes it long
+        at = lines.index("target: 8585")
+        assert "host_ip: 127.0.0.1" in lines[at - 2 : at]
+        assert ('published: "8590"' in lines[at : at + 2]) == bool(web)
 
 
 @pytest.mark.parametrize("role", ["master", "worker"])

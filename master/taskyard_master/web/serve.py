@@ -17,6 +17,7 @@ from taskyard_master.web.logring import LogRing
 log = logging.getLogger(__name__)
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "[::1]"})
+OWN = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches
 ANY = ("0.0.0.0", "::")  # in a container, where it is published on 127.0.0.1
 
 
@@ -49,6 +50,11 @@ async def dashboard(service: Service, settings: Settings) -> AsyncIterator[None]
         yield
         return
     host, port = split_address(settings.web)
+    if host not in OWN and not settings.web_token:
+        text = f"no dashboard: TASKYARD_WEB {settings.web} is open to others, so set TASKYARD_WEB_TOKEN"
+        event(log, "dashboard-off", text, logging.INFO if host in ANY else logging.WARNING)
+        yield
+        return
     ring = LogRing()
     logging.getLogger().addHandler(ring)
     board = Dashboard(service, ring)

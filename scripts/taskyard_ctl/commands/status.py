@@ -26,33 +26,35 @@ def status(ctx: click.Context, job: str, watch: bool, as_json: bool) -> None:
     \b
     Example:      taskyard status --watch
     """
-    with yard_of(ctx).connect() as master:
+    folder = yard_of(ctx)
+    with folder.connect() as master:
+        web = folder.dashboard
         if as_json:
-            _print_json(master, job, watch)
+            _print_json(master, job, watch, web)
         else:
-            _print_tables(master, job, watch)
+            _print_tables(master, job, watch, web)
 
 
-def _print_json(master: "Yard", job: str, watch: bool) -> None:
+def _print_json(master: "Yard", job: str, watch: bool, web: str) -> None:
     from taskyard_ctl import shapes
 
     while True:
-        click.echo(shapes.line(shapes.status(master.status(job), master.address)), nl=False)
+        click.echo(shapes.line(shapes.status(master.status(job), master.address, web)), nl=False)
         if not watch:
             return
         time.sleep(REFRESH_S)
 
 
-def _print_tables(master: "Yard", job: str, watch: bool) -> None:
+def _print_tables(master: "Yard", job: str, watch: bool, web: str) -> None:
     from taskyard_ctl import render
 
     screen = render.console()
     if not watch:
-        screen.print(render.status(master.status(job), master.address, time.time()))
+        screen.print(render.status(master.status(job), master.address, time.time(), web))
         return
     from rich.live import Live
 
     with Live(console=screen, auto_refresh=False, screen=screen.is_terminal) as live:
         while True:
-            live.update(render.status(master.status(job), master.address, time.time()), refresh=True)
+            live.update(render.status(master.status(job), master.address, time.time(), web), refresh=True)
             time.sleep(REFRESH_S)
