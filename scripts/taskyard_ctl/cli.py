@@ -33,7 +33,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Look": {"status": "status", "dashboard": "dashboard", "logs": "logs", "drain": "scale"},
     "Keep": {"backup": "keep", "restore": "keep", "chaos": "chaos"},
-    "Several hosts": {"deploy": "deploy", "rollback": "deploy", "certs": "certs", "tunnel": "tunnel"},
+    "Several hosts": {
+        "deploy": "deploy", "rollback": "deploy", "doctor": "doctor", "certs": "certs", "tunnel": "tunnel",
+    },
 }  # fmt: skip
 VERBS = {verb: module for section in SECTIONS.values() for verb, module in section.items()}
 

@@ -213,9 +213,7 @@ class HostsEngine:
         """Give a host the image that was deployed last from here; returns its name."""
         client = docker.from_env()
         found = client.images.list(name=f"taskyard-{engine.yard}-master")
-        tags = [
-            tag for image in found for tag in image.tags if tag.startswith(f"taskyard-{engine.yard}-master:")
-        ]
+        tags: list[str] = [tag for image in found for tag in image.tags if "-master:" in tag]
         if not tags:
             raise EngineError("there is no master's image here: 'taskyard deploy', then 'taskyard down'")
         hold = Hold(self.site.folder.state / LAYERS)

@@ -33,7 +33,7 @@ CONNECT_S = 10
 LOGIN_S = 30.0  # jump hosts and slow name servers included
 ANSWER_S = 60.0  # how long the engine may be silent within one request
 POLL_S = 0.01
-_OPTIONS = (
+OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes", "-o", f"ConnectTimeout={CONNECT_S}"),
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ControlPath=none"),
 )
@@ -50,7 +50,7 @@ class Link:
         self._folder = Path(tempfile.mkdtemp(prefix="taskyard-"))  # 0700; short, as sockets' paths have to be
         self._socket = self._folder / "host.sock"
         self._said = self._folder / "ssh.log"
-        words = [*_OPTIONS, "-nNT", "-L", f"{self._socket}:{host.docker_socket}"]
+        words = [*OPTIONS, "-nNT", "-L", f"{self._socket}:{host.docker_socket}"]
         for theirs, ours in self.ports.items():
             words += ["-L", f"127.0.0.1:{ours}:127.0.0.1:{theirs}"]
         with self._said.open("wb") as said:
@@ -106,7 +106,7 @@ class Link:
         path = self.host.docker_socket
         ask = f"test -S {_quoted(path)} || exit 11; test -w {_quoted(path)} || exit 12; exit 13"
         asked = subprocess.run(
-            ["ssh", *_OPTIONS, "-nT", *self.host.target, ask], stdin=subprocess.DEVNULL, capture_output=True
+            ["ssh", *OPTIONS, "-nT", *self.host.target, ask], stdin=subprocess.DEVNULL, capture_output=True
         )
         if asked.returncode == 11:
             return EngineError(

@@ -169,12 +169,12 @@ def test_changed_tasks_roll_out_during_a_job(yard: Project) -> None:
     """New workers join, old ones finish; nothing is lost, nothing runs twice; and back again."""
     yard("deploy", "hosts.toml")
     first = {worker["id"] for worker in yard.status()["workers"]}
-    job = yard("submit", "jobs:slow", "--range", "0:120").strip()
-    yard.tasks(TASKS.replace("VERSION = 1", "VERSION = 2"))
+    job = yard("submit", "jobs:slow", "--range", "0:4000").strip()  # minutes, as it is
+    yard.tasks(TASKS.replace("VERSION = 1", "VERSION = 2").replace("0.25", "0.001"))
     yard("deploy")
     assert "drain and remove 2 workers" in yard.said
     results = yard.results(job)
-    assert [result["value"][0] for result in results] == list(range(120))
+    assert [result["value"][0] for result in results] == list(range(4000))
     assert {result["attempts"] for result in results} == {1}
     assert {result["value"][1] for result in results} == {1, 2}
     assert not first & {worker["id"] for worker in yard.status()["workers"] if worker["state"] != "missing"}

@@ -1,0 +1,39 @@
+"""`doctor`: what keeps the hosts from working, and what helps."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from taskyard.errors import EXIT_HOST
+from taskyard_ctl.cli import Verb, yard_of
+
+
+@click.command(cls=Verb)
+@click.argument("hosts", nargs=-1, metavar="[HOSTS.toml|USER@HOST...]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, hosts: tuple[str, ...], as_json: bool) -> int:
+    """Check this machine and every host, and say what helps.
+
+    Looks at ssh, engine, memory, disk, clock, key, certificates, versions, and whether workers reach
+    the master's port from their side. Changes nothing. The exit code is 5 if something is wrong.
+
+    \b
+    Example:      taskyard doctor hosts.toml
+    """
+    from taskyard_ctl.doctor import examine
+    from taskyard_ctl.hostprogress import table
+    from taskyard_ctl.site import Site
+
+    findings = examine(Site.of_words(yard_of(ctx), hosts))
+    if as_json:
+        click.echo(json.dumps([{**asdict(one), "ok": one.ok} for one in findings]))
+    else:
+        rows = [("HOST", "CHECK", "STATE", "FOUND")]
+        rows += [(one.host, one.check, "ok" if one.ok else "bad", one.found) for one in findings]
+        for line, one in zip(table(rows), [None, *findings], strict=True):
+            click.echo(line)
+            if one is not None and one.cure:
+                click.echo(f"    do: {one.cure}")
+    return 0 if all(one.ok for one in findings) else EXIT_HOST
