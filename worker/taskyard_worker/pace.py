@@ -21,6 +21,7 @@ SINGLE_SECONDS = 0.02  # tasks that take longer are handed out one by one, and n
 SLOW_SECONDS = 0.25  # tasks that take longer are asked for only when a slot is free
 KEEP_SECONDS = 2.0  # of work for each slot; what is held beyond it goes back
 STUCK_SECONDS = 1.0  # without an end of any task, after which what is queued counts as long
+SURE_TASKS = 8  # after which a pace is reason enough to give tasks back
 BATCH_TASKS = 4096  # in a slot's batch
 _WEIGHT = 1 / 8  # of one more task in the averages
 _SPREADS = 2.0  # how many mean deviations above the mean the estimate lies
@@ -109,7 +110,9 @@ class Paces:
 
     def excess(self, function: str, queued: int, stuck: float) -> int:
         """How many of the queued tasks to give back; `stuck`: seconds that no slot has come to an end."""
-        seconds = max(self._seconds(function), stuck if stuck >= STUCK_SECONDS else 0.0)
+        pace = self.of.get(function)
+        known = pace.estimate if pace is not None and pace.seen >= SURE_TASKS else 0.0
+        seconds = max(known, stuck if stuck >= STUCK_SECONDS else 0.0)
         if queued * seconds <= KEEP_SECONDS * self.slots or queued <= self.slots:
             return 0
         return queued - max(self.slots, int(LEASE_SECONDS * self.slots / seconds))
