@@ -287,6 +287,21 @@ def test_heartbeats_name_leases_and_what_runs(master: Master, tmp_path: Path) ->
     eventually(lambda: connection.next(Beat).leases == [])
 
 
+def test_a_heartbeat_comes_early_when_something_else_runs(master: Master, tmp_path: Path) -> None:
+    """What people see of a worker is not as old as its lease allows; one that is idle says nothing more."""
+    master.worker(GATE)
+    connection = master.join().welcome(lease=300)
+    assert connection.next(Beat).running == []
+    connection.grant(grant(7, 40, [0, 1]))
+    begun(tmp_path, 0)
+    assert [running.index for running in connection.next(Beat).running] == [40]
+    let(tmp_path, 0)
+    begun(tmp_path, 1)
+    assert [running.index for running in connection.next(Beat).running] == [41]
+    let(tmp_path, 1)
+    connection.settled(40, 41)
+
+
 @pytest.mark.parametrize("by", ["notice", "heartbeat"])
 def test_a_cancelled_lease_is_killed(master: Master, tmp_path: Path, by: str) -> None:
     master.worker(GATE)

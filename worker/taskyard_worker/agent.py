@@ -36,6 +36,7 @@ from taskyard_worker.watcher import Watcher
 
 PLAIN = "plain"  # the function of plain tasks; a worker with TASKYARD_FUNCTION lists it
 BEAT_SECONDS = 10.0  # between two heartbeats at most
+NEWS_SECONDS = 2.0  # between two at least, while what runs changes
 BALANCE_SECONDS = 0.25  # between two looks at whether too much is held
 SILENCE_SECONDS = 3.0  # without a byte from the master, and a whole lease: its connection is given up
 RETRY_SECONDS = 1.0  # after the master could not do what it was asked for
@@ -314,11 +315,21 @@ class Agent:
                 silent = time.monotonic() - self.link.heard
                 if silent > max(SILENCE_SECONDS, self._lease_seconds):
                     self.link.reset(f"nothing came from the master for {silent:.0f} s")
-            with_timeout = min(self._lease_seconds / 3, BEAT_SECONDS)
+            await self._quiet(min(self._lease_seconds / 3, BEAT_SECONDS), running)
+
+    async def _quiet(self, seconds: float, told: list[m.Running]) -> None:
+        """Wait so long, or until there is an order, or until something else runs than the master was told.
+
+        So people see what runs, and a worker that is idle or at one long task says nothing in between.
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
             try:
-                await asyncio.wait_for(self._beat_now.wait(), with_timeout)
+                await asyncio.wait_for(self._beat_now.wait(), min(left, NEWS_SECONDS))
+                return
             except TimeoutError:
-                continue
+                if _tasks(self.slots.running()) != _tasks(told):
+                    return
 
     def _shown(self) -> str:
         return self.state if self.link.up else "connecting"
@@ -349,3 +360,7 @@ class Agent:
             if self.link.up:
                 self.link.request(m.Functions(0, self._offered(listing), listing.digest), lambda _: None)
             self._soon()
+
+
+def _tasks(running: list[m.Running]) -> list[tuple[int, str, int]]:
+    return [(one.slot, one.job, one.index) for one in running]
