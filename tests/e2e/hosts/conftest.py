@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from testhosts import Lab, TestHost
+from testhosts import Lab, Project, TestHost
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,3 +40,15 @@ def reach(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
 def one(lab: Lab) -> TestHost:
     """One host."""
     return lab.host("one")
+
+
+@pytest.fixture
+def yard(tmp_path: Path, lab: Lab) -> Iterator[Project]:
+    """A project with three hosts on which nothing runs."""
+    lab.configure()
+    folder = tmp_path / "squares"
+    folder.mkdir()
+    project = Project(folder, lab)
+    yield project
+    for host in project.hosts.values():
+        host.clean()

@@ -3,96 +3,14 @@
 import json
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import eventually
 from test_shipping import make_small
-from testhosts import CONTAINERD, Lab, TestHost
+from testhosts import CONTAINERD, TASKS, Project, TestHost
 
 pytestmark = pytest.mark.timeout(400)
-
-TASKS = """
-import time
-
-def square(n):
-    print(f"squaring {n}")
-    return n * n
-
-def slow(n):
-    time.sleep(0.25)
-    return [n, VERSION]
-
-VERSION = 1
-"""
-
-
-class Project:
-    """A folder with tasks and a hosts.toml, and the command in it."""
-
-    def __init__(self, path: Path, lab: Lab) -> None:
-        self.path = path
-        self.lab = lab
-        self.hosts = {name: lab.host(name) for name in ("one", "two", "three")}
-        (path / "tasks").mkdir()
-        self.tasks(TASKS)
-        self.inventory()
-
-    def tasks(self, text: str) -> None:
-        (self.path / "tasks" / "jobs.py").write_text(text)
-
-    def inventory(self, defaults: str = "", **hosts: str) -> None:
-        """Write hosts.toml: `two='ssh = ...'` replaces what a host has."""
-        lines = ["[defaults]", "workers = 2", 'env = {TASKYARD_LEASE = "3", TASKYARD_GRACE = "1"}', defaults]
-        for name, host in self.hosts.items():
-            role = 'role = "master"' if name == "one" else ""
-            lines += [f"[hosts.{name}]", role, hosts.get(name, f'ssh = "root@{host.address}"')]
-        (self.path / "hosts.toml").write_text("\n".join(lines) + "\n")
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "taskyard_ctl", *words], cwd=self.path, env=self.lab.environ(), text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def __call__(self, *words: str, code: int = 0) -> str:
-        """Run a verb; its stdout, or with another code than 0 its stderr."""
-        with self.start(*words) as process:
-            out, err = process.communicate()
-        assert process.returncode == code, f"{words}: {process.returncode}\n{out}{err}"
-        self.said = err
-        return out if code == 0 else err
-
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self("status", "--json"))
-        return found
-
-    def joined(self) -> list[str]:
-        """The hosts of the workers that take part, one name a worker."""
-        return sorted(w["host"] for w in self.status()["workers"] if w["state"] in ("idle", "running"))
-
-    def completed(self) -> list[int]:
-        """How much of each job is done, that of plain peers aside."""
-        return [job["completed"] for job in self.status()["jobs"] if job["id"] != "plain"]
-
-    def results(self, job: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self("results", job, "--follow", "--ordered").splitlines()]
-
-
-@pytest.fixture
-def yard(tmp_path: Path, lab: Lab) -> Iterator[Project]:
-    """A project with three hosts on which nothing runs."""
-    lab.configure()
-    folder = tmp_path / "squares"
-    folder.mkdir()
-    project = Project(folder, lab)
-    yield project
-    for host in project.hosts.values():
-        host.clean()
 
 
 @pytest.mark.cut

@@ -1,0 +1,130 @@
+"""The pure parts of deploying to hosts: what containers are made from, what ssh said, who gets how many."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from taskyard.errors import RefusedError, UnreachableError
+from taskyard_ctl.containers import Box, box, keys_digest
+from taskyard_ctl.hosts import spread
+from taskyard_ctl.inventory import Host, Inventory, parse
+from taskyard_ctl.plan import Role, Version
+from taskyard_ctl.ssh import login_fault
+
+TEXT = """
+[hosts.one]
+ssh = "one"
+role = "master"
+address = "192.0.2.1:5001"
+[hosts.two]
+ssh = "two"
+env = {LANG = "C.UTF-8", TASKYARD_SLOTS = "2"}
+mounts = ["/srv/data", "/srv/out:rw"]
+limits = {memory = "1g", cpus = 1.5}
+gpus = "all"
+"""
+ENVIRON = {
+    "TASKYARD_AUTHKEY": "a secret of many words", "TASKYARD_ADDRESS": "127.0.0.1:5002", "TASKYARD_LEASE": "7",
+    "TASKYARD_SLOTS": "4", "TASKYARD_LOG": "json", "TASKYARD_TASKS_DIR": "./tasks",
+    "COMPOSE_PROJECT_NAME": "x",
+}  # fmt: skip
+V1 = Version("v1", "m:1", "w:1")
+
+
+def made(role: Role, inventory: Inventory | None = None, version: Version = V1, keys: str = "k") -> Box:
+    inventory = inventory or parse(TEXT, "yard")
+    host = inventory.hosts[0 if role == "master" else 1]
+    return box(inventory, host, role, version, ENVIRON, keys)
+
+
+def test_a_worker() -> None:
+    """Settings of its role go along, the host's own win, and secrets are files."""
+    worker = made("worker")
+    assert worker.options["environment"] == {
+        "LANG": "C.UTF-8", "TASKYARD_ADDRESS": "192.0.2.1:5001",
+        "TASKYARD_AUTHKEY_FILE": "/run/secrets/authkey", "TASKYARD_HOST": "two", "TASKYARD_LOG": "json",
+        "TASKYARD_SLOTS": "2", "TASKYARD_TASKS_DIR": "/tasks", "TASKYARD_TLS_CA": "/run/secrets/ca.pem", "TASKYARD_TLS_CERT": "/run/secrets/cert.pem",
+        "TASKYARD_TLS_KEY": "/run/secrets/key.pem",
+    }  # fmt: skip
+    options = worker.host_options
+    assert (options["mem_limit"], options["nano_cpus"]) == (1 << 30, 1_500_000_000)
+    assert [(m["Target"], m["ReadOnly"]) for m in options["mounts"]] == [
+        ("/run/secrets", True), ("/srv/data", True), ("/srv/out", False),
+    ]  # fmt: skip
+    assert options["device_requests"][0]["Count"] == -1
+    assert "port_bindings" not in options
+
+
+def test_a_master() -> None:
+    """It listens on the port that the inventory names, and has a volume for its journal."""
+    master = made("master")
+    assert master.host_options["port_bindings"] == {"5000": 5001}
+    assert master.options["environment"]["TASKYARD_LEASE"] == "7"
+    assert "TASKYARD_SLOTS" not in master.options["environment"]
+    assert master.host_options["mounts"][1]["Source"] == "taskyard-yard-journal"
+
+
+def test_no_secret_is_in_what_everybody_can_look_at() -> None:
+    """Labels, environment, names."""
+    for role in ("master", "worker"):
+        one = made(role)
+        shown = json.dumps([one.options, one.host_options, one.labels("yard", 1)])
+        assert ENVIRON["TASKYARD_AUTHKEY"] not in shown
+
+
+def test_what_makes_a_difference_is_in_the_shape() -> None:
+    """And nothing else: the same again is the same."""
+    inventory = parse(TEXT, "yard")
+    assert made("worker").shape == made("worker").shape
+    other = [
+        made("worker", version=replace(V1, worker="w:2")),
+        made("worker", keys="other"),
+        made("worker", parse(TEXT.replace("1.5", "1.0"), "yard")),
+        made("worker", parse(TEXT.replace("5001", "5000"), "yard")),
+    ]
+    assert len({one.shape.digest for one in (made("worker"), *other)}) == 5
+    assert made("worker", version=replace(V1, master="m:2")).shape == made("worker").shape
+    assert inventory.host("two").env["LANG"] == "C.UTF-8"
+
+
+def test_the_name_of_keys_tells_nothing_of_them() -> None:
+    """It changes with each file, and cannot be made without the key."""
+    files = {"ca.pem": b"a", "key.pem": b"b"}
+    assert keys_digest(files, b"k") != keys_digest({**files, "key.pem": b"c"}, b"k")
+    assert keys_digest(files, b"k") != keys_digest(files, b"other")
+    assert keys_digest({"a": b"bc"}, b"k") != keys_digest({"ab": b"c"}, b"k")
+
+
+@pytest.mark.parametrize(
+    ("workers", "have", "expected"),
+    [
+        (4, {"a": 0, "b": 0}, {"a": 2, "b": 2}),
+        (5, {"a": 3, "b": 0}, {"a": 3, "b": 2}),
+        (3, {"a": 3, "b": 1}, {"a": 3, "b": 1}),
+        (6, {"a": 1, "b": 2, "c": 0}, {"a": 2, "b": 2, "c": 2}),
+    ],
+)
+def test_workers_are_spread_evenly(workers: int, have: dict[str, int], expected: dict[str, int]) -> None:
+    """Where there are fewest; nobody loses one."""
+    assert spread(workers, have) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "words"),
+    [
+        ("Host key verification failed.", RefusedError, "its key is not known here"),
+        ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", RefusedError,
+         "ssh-keygen -R '[two]:2222'"),
+        ("root@two: Permission denied (publickey).", RefusedError, "ssh-copy-id -p 2222 root@two"),
+        ("ssh: connect to host two port 22: Connection refused", UnreachableError,
+         "cannot be reached: connect to host two port 22: Connection refused"),
+        ("kex_exchange_identification: Connection reset by peer", UnreachableError, "wait a minute"),
+        ("", UnreachableError, "ended without a word"),
+    ],
+)  # fmt: skip
+def test_what_ssh_said(said: str, kind: type[Exception], words: str) -> None:
+    """One line, with the next step."""
+    error = login_fault(Host("two", "root@two:2222"), said)
+    assert type(error) is kind
+    assert words in str(error) and "\n" not in str(error)
