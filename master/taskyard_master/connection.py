@@ -27,9 +27,11 @@ log = logging.getLogger(__name__)
 FIRST_LIMIT = 1 << 20  # bytes in the first frame after the handshake: a hello names all leases held
 PART_SECONDS = 30.0  # a frame that has begun may take so long, and longer as its bytes come:
 PART_RATE = 1 << 16  # bytes a second
+READ_SECONDS = 15.0  # in which a peer for whom much waits has to read some of it
 _AHEAD = 1 << 16  # bytes that a peer may send ahead while its requests are being worked on
 _TURN = 8  # frames of one peer before others, and the replies to these, have their turn
 _OUTPUT_HIGH = 1 << 20  # bytes of waiting output at which nothing more is read from that peer
+_OUTPUTS = 8  # times the most that may wait for one peer may wait for all
 _JOINED = 1 << 16  # a payload up to this size is put behind its header in one write
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -51,13 +53,24 @@ class Common:
     open: set["Connection"] = field(default_factory=set)
     emptied: Callable[[], None] | None = None  # called when the last of `open` has ended
 
+    def relieve(self) -> None:
+        """Drop who lets most wait, while too much waits for all of them together."""
+        waiting = {one: size for one in self.open if (size := one.unread)}
+        total = sum(waiting.values())
+        while total > _OUTPUTS * self.output_limit:
+            greedy = max(waiting, key=waiting.__getitem__)
+            total -= waiting.pop(greedy)
+            greedy.drop("too much waits for peers that do not read, and most of it for this one")
+"
+            )
+
 
 class Connection(asyncio.Protocol):
     """A peer's bytes, both ways."""
 
     __slots__ = (
-        "_ahead", "_choked", "_common", "_dialect", "_ending", "_framer", "_group", "_handshake", "_paused",
-        "_quick", "_transport", "_turn", "address", "digest", "heard", "identity",
+        "_ahead", "_choked", "_common", "_dialect", "_ending", "_framer", "_group", "_handshake", "_left", "_paused",
+        "_quick", "_room", "_transport", "_turn", "address", "digest", "heard", "identity",
     )  # fmt: skip
 
     def __init__(self, common: Common, sock: socket.socket, address: str, group: str) -> None:
@@ -75,6 +88,8 @@ class Connection(asyncio.Protocol):
         self._ahead = 0  # bytes that came while no frame could be taken
         self._paused = False  # reading is
         self._choked = False  # the peer does not read what it is sent
+        self._left = 0  # bytes that waited for it when that was last looked at
+        self._room: asyncio.Event | None = None  # set when it does again, if somebody waits for that
         self._turn = False  # the next frames have to wait for their turn
         self._ending = False
 
@@ -103,12 +118,19 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._choked = True
-        if self._dialect:
-            self._common.watch.clear(self)  # what does not come now is not the peer's fault
+        if self._dialect:  # what does not come now is not the peer's fault, what it does not read is
+            self._left = self._transport.get_write_buffer_size()
+            self._common.watch.set(self, self._common.loop.time() + READ_SECONDS)
         self._pause()
+        self._common.relieve()
 
     def resume_writing(self) -> None:
         self._choked = False
+        if self._dialect:
+            self._common.watch.clear(self)
+        if self._room:
+            self._room.set()
+            self._room = None
         self.proceed()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -126,6 +148,11 @@ class Connection(asyncio.Protocol):
     def who(self) -> str:
         """For people: the address, and before it the name in the certificate where there is one."""
         return f"{self.identity} ({self.address})" if self.identity else self.address
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for a peer that does not read; 0 for one that does."""
+        return self._transport.get_write_buffer_size() if self._choked and not self._ending else 0
 
     def enter(self) -> None:
         """It was accepted; the transport comes later, after TLS where that is on."""
@@ -155,6 +182,12 @@ class Connection(asyncio.Protocol):
         elif not self._dialect:
             seconds = self._common.handshake_seconds
             self.drop(f"it took longer than {seconds:g} s (TASKYARD_HANDSHAKE) to say what it wants")
+        elif self._choked:
+            left, self._left = self._left, self._transport.get_write_buffer_size()
+            if self._left < left:
+                self._common.watch.set(self, self._common.loop.time() + READ_SECONDS)
+            else:
+                self.drop(f"it read nothing for {READ_SECONDS:g} s, and {left} bytes wait for it")
         else:
             self.drop("it stopped in the middle of a frame")
 
@@ -179,6 +212,12 @@ class Connection(asyncio.Protocol):
             self._transport.write(header(len(payload)))
             self._transport.write(payload)
         return True
+
+    async def drained(self) -> None:
+        """Return once the peer has read most of what it was sent."""
+        while self._choked and not self._ending:
+            self._room = self._room or asyncio.Event()
+            await self._room.wait()
 
     def proceed(self) -> None:
         if not self._blocked:
@@ -263,6 +302,8 @@ class Connection(asyncio.Protocol):
     def _expect_rest(self, got: int, *, fresh: bool, held: bool) -> None:
         """Set a deadline for a frame that has begun; time in which nothing is taken does not count."""
         watch = self._common.watch
+        if self._choked:
+            return
         if held or not self._framer.waiting:
             watch.clear(self)
         elif fresh or not watch.has(self):

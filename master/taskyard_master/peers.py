@@ -20,6 +20,9 @@ class Link(Protocol):
     def send(self, payload: bytes) -> bool:
         """Write a frame, if the connection is there to write to; too much that waits unread ends it."""
 
+    async def drained(self) -> None:
+        """Return once the peer reads what it was sent: nothing large is made for one that does not."""
+
     def proceed(self) -> None:
         """The dialect was busy and is not any more."""
 

@@ -194,6 +194,9 @@ class Link:
         self.sent.append(payload)
         return not self.over
 
+    async def drained(self) -> None:
+        pass
+
     def proceed(self) -> None:
         pass
 

@@ -315,3 +315,44 @@ def test_the_port_listens_where_the_address_says(host: str) -> None:
         with socket.create_connection((where, served.port), 20) as peer:
             assert peer.recv(64)[4:].startswith(b"#CHALLENGE#")
         eventually(lambda: served.service.connections() == 0)
+
+
+# ------------------------------------------------------------ peers that do not read
+
+
+def greedy(served: Serving, requests: int, size: int = 4 << 20) -> Raw:
+    peer = Raw(served).prove()
+    peer.greet()
+    for number in range(1, requests + 1):
+        peer.send(encode(Backup(number, size)))
+    return peer
+
+
+def test_a_peer_that_reads_nothing_is_dropped(
+    loop_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection_module, "READ_SECONDS", 0.3)
+    with serving(loop_name) as served, greedy(served, 8):
+        eventually(lambda: served.server.connections == 0)
+    assert "it read nothing for 0.3 s" in caplog.text
+
+
+def test_nothing_large_is_made_for_a_peer_that_does_not_read(loop_name: str) -> None:
+    with serving(loop_name) as served, greedy(served, 50) as peer:
+        with Raw(served).prove() as other:
+            other.greet()
+            other.ask(Renew(1, "j"))
+        assert len(served.service.handled) < 10
+        assert sorted(peer.reply().seq for _ in range(50)) == list(range(1, 51))
+
+
+def test_what_waits_for_all_together_is_bounded(
+    loop_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection_module, "_OUTPUTS", 1)
+    with serving(loop_name, output=20 << 20) as served:
+        peers = [greedy(served, 1, size=16 << 20) for _ in range(4)]
+        eventually(lambda: "most of it for this one" in caplog.text)
+        assert served.server.connections >= 1
+        for peer in peers:
+            peer.sock.close()
