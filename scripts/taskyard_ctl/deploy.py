@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker  # type: ignore[import-untyped]
@@ -103,13 +103,16 @@ class Deploy:
     def __init__(self, site: Site, say: Say) -> None:
         self._site = site
         self._say = say
+        self._leaving = site.leaving()
+        self._inventory = replace(site.inventory, hosts=(*site.inventory.hosts, *self._leaving))
         self._hold = Hold(site.folder.state / LAYERS)
 
     def run(self, why: str, version: Version | None, dry_run: bool) -> int:
         """Do it; `version` None means the one before. Raises what stopped everything."""
         started = time.monotonic()
-        inventory = self._site.inventory
+        inventory = self._inventory
         reached = reach(self._site, inventory)
+        self._give_up(reached)
         try:
             record = Record(reached.engines[inventory.master.name])
             if dry_run:
@@ -119,11 +122,22 @@ class Deploy:
                 if not actions:
                     self._say("nothing is to do")
                 return self._end(reached, {}, [], started, done=False)
-            self._site.write_record()
+            self._site.write_record(self._leaving)
             with record.locked(why):
                 return self._locked(reached, record, why, version, started)
         finally:
             reached.close()
+
+    def _give_up(self, reached: Reached) -> None:
+        """A host that is to be left and does not answer is left as it is: it may be no more."""
+        lost = [host for host in self._leaving if host.name in reached.faults]
+        for host in lost:
+            self._say(
+                f"{reached.faults.pop(host.name)}; it is not in the inventory any more and left as it is"
+            )
+        self._leaving = tuple(host for host in self._leaving if host not in lost)
+        kept = tuple(host for host in self._inventory.hosts if host not in lost)
+        self._inventory = replace(self._inventory, hosts=kept)
 
     def _locked(
         self, reached: Reached, record: Record, why: str, version: Version | None, started: float
@@ -131,9 +145,10 @@ class Deploy:
         actions, wanted = self._plan(reached, record, version)
         if not actions:
             self._say(f"nothing is to do: version {wanted.version.id} runs")
+            self._site.write_record(())
             return self._end(reached, {}, [], started, done=False)
-        inventory = self._site.inventory
-        boxes, keys = self._site.boxes(wanted.version)
+        inventory = self._inventory
+        boxes, keys = self._site.boxes(wanted.version, inventory)
         port = reached.links[inventory.master.name].ports[self._site.master_port]
         with Display(self._say) as display:
             parts = Parts(
@@ -153,10 +168,11 @@ class Deploy:
         if error is not None:
             raise error
         self._forget(wanted)
+        self._site.write_record([h for h in self._leaving if performance.outcomes[h.name].fault])
         return code
 
     def _plan(self, reached: Reached, record: Record, version: Version | None) -> tuple[list[Action], Wanted]:
-        inventory = self._site.inventory
+        inventory = self._inventory
         now = self._look(reached)
         if inventory.master.name not in now:
             raise HostError(str(reached.faults[inventory.master.name]))
@@ -170,7 +186,7 @@ class Deploy:
             wrong = refusals(now, self._architecture(version))
             if wrong:
                 raise HostError("\n".join(wrong))
-        boxes, _ = self._site.boxes(version)
+        boxes, _ = self._site.boxes(version, inventory)
         kept = (version, *(one for one in versions if one.id != version.id))[:KEPT]
         wanted = Wanted(version, {key: box.shape for key, box in boxes.items()}, kept)
         self._now = now
@@ -193,7 +209,7 @@ class Deploy:
     def _again(self, reached: Reached, wanted: Wanted, gone: set[str]) -> list[Action]:
         """The plan without hosts that failed while they were prepared."""
         now = {name: here for name, here in self._now.items() if name not in gone}
-        return [a for a in plan(self._site.inventory, now, wanted) if a.stage > Stage.PREPARE]
+        return [a for a in plan(self._inventory, now, wanted) if a.stage > Stage.PREPARE]
 
     def _architecture(self, version: Version) -> str:
         return str(self._client().images.get(version.worker).attrs["Architecture"])
@@ -230,7 +246,7 @@ class Deploy:
         done: bool,
     ) -> int:  # fmt: skip
         """The table of all hosts, and the exit code."""
-        inventory = self._site.inventory
+        inventory = self._inventory
         now = self._look(reached) if done or reached.faults else {}
         rows = [("HOST", "ROLE", "WORKERS", "VERSION", "STEPS", "BYTES", "SECONDS", "STATE")]
         failed = []
@@ -258,7 +274,7 @@ class Deploy:
     def _forget(self, wanted: Wanted) -> None:
         """Remove images here that no kept version has."""
         kept = {image for version in wanted.kept for image in version.images}
-        base = f"taskyard-{self._site.inventory.name}-"
+        base = f"taskyard-{self._inventory.name}-"
         client = self._client()
         for image in client.api.images(filters={"reference": [f"{base}master", f"{base}worker"]}):
             for tag in image["RepoTags"] or ():

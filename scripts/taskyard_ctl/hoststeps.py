@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from taskyard.clock import Deadline
 from taskyard.errors import EXIT_INTERRUPTED, HostError, TaskyardError, UnreachableError
-from taskyard_ctl.containers import Box
+from taskyard_ctl.containers import Box, base
 from taskyard_ctl.engine import HostEngine
 from taskyard_ctl.hostprogress import Display
 from taskyard_ctl.plan import RUNS, Action, Role, Stage
@@ -68,6 +68,7 @@ class Steps:
             "retire": self._retire,
             "remove": self._remove,
             "forget": self._forget,
+            "leave": self._leave,
         }
         return kinds[action.kind](engine, action)
 
@@ -103,6 +104,10 @@ class Steps:
     def _forget(self, engine: HostEngine, action: Action) -> str:
         for name in action.names:
             engine.remove_image(name)
+        return ""
+
+    def _leave(self, engine: HostEngine, action: Action) -> str:
+        engine.remove_all(keep=(f"{base(engine.yard)}-journal",))
         return ""
 
     def _start_master(self, engine: HostEngine, action: Action) -> str:

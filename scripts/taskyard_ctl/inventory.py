@@ -61,6 +61,7 @@ class Host:
     env: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0  # -1 = all
     docker_socket: str = SOCKET
+    leaving: bool = False  # it was in an inventory before, and is not any more
 
     @property
     def target(self) -> tuple[str, ...]:

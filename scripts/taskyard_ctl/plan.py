@@ -86,7 +86,7 @@ class Stage(IntEnum):
     CLEAN = 5
 
 
-Kind = Literal["send", "network", "keys", "start", "replace", "again", "retire", "remove", "forget"]
+Kind = Literal["send", "network", "keys", "start", "replace", "again", "retire", "remove", "forget", "leave"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,8 @@ def plan(inventory: Inventory, now: Mapping[str, HostNow], wanted: Wanted) -> li
             actions += _prepare(host, role, here, wanted)
         if host.role == "master":
             actions += _master(host, here, wanted)
+        else:
+            actions += _no_master(host, here)
     open_way = any(_joined(host, now[host.name], wanted) for host in hosts)
     for host in hosts:
         here = now[host.name]
@@ -125,7 +127,7 @@ def plan(inventory: Inventory, now: Mapping[str, HostNow], wanted: Wanted) -> li
             actions.append(_start(Stage.FIRST, host, starting.numbers[:1], wanted.version))
             starting = _start(Stage.WORKERS, host, starting.numbers[1:], wanted.version)
         actions += [action for action in (starting, *retiring) if action.numbers or action.names]
-        actions += _clean(host, here, wanted)
+        actions += _leave(host, here) if host.leaving else _clean(host, here, wanted)
     return sorted(actions, key=lambda action: action.stage)
 
 
@@ -202,6 +204,22 @@ def _master(host: Host, here: HostNow, wanted: Wanted) -> list[Action]:
         text = f"start the master ({version})"
         found.append(Action(Stage.MASTER, host.name, "start", text, "master", names=others))
     return found
+
+
+def _no_master(host: Host, here: HostNow) -> list[Action]:
+    """Another host is the master now: two would hand out the same work."""
+    names = tuple(one.name for one in here.containers if one.role == "master")
+    if not names:
+        return []
+    text = "stop the master that was here; its journal stays"
+    return [Action(Stage.MASTER, host.name, "remove", text, "master", names=names)]
+
+
+def _leave(host: Host, here: HostNow) -> list[Action]:
+    if not (here.containers or here.images or here.network or here.keys):
+        return []
+    text = "remove everything but a journal: it is not in hosts.toml any more"
+    return [Action(Stage.CLEAN, host.name, "leave", text)]
 
 
 def _workers(host: Host, here: HostNow, shape: str, version: Version) -> tuple[Action, list[Action]]:

@@ -1,6 +1,6 @@
 """A yard on hosts, seen from its folder: which inventory, which certificates, which way to its master."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -58,9 +58,32 @@ class Site:
         source = record.get("inventory")
         return cls(folder, Path(source) if source else None, tuple(record.get("targets", ())))
 
-    def write_record(self) -> None:
+    def write_record(self, leaving: Iterable[Host]) -> None:
+        """What is deployed, for all verbs; hosts that still have to be left are kept in mind."""
         source = str(self.source) if self.source else None
-        self.folder.write_record(engine=ENGINE, inventory=source, targets=list(self.targets))
+        hosts = [
+            {"name": host.name, "ssh": host.ssh, "docker_socket": host.docker_socket}
+            for host in (*self.inventory.hosts, *leaving)
+        ]
+        self.folder.write_record(engine=ENGINE, inventory=source, targets=list(self.targets), hosts=hosts)
+
+    def leaving(self) -> tuple[Host, ...]:
+        """Hosts of the deploys before that are not in the inventory any more."""
+        record = self.folder.record()
+        if record.get("engine") != ENGINE:
+            return ()
+        names, there = set(self.names), {host.ssh for host in self.inventory.hosts}
+        found = []
+        for one in record.get("hosts", ()):
+            if one["ssh"] not in there:
+                name = one["name"] if one["name"] not in names else f"{one['name']}-before"
+                host = Host(name, one["ssh"], workers=0, docker_socket=one["docker_socket"], leaving=True)
+                found.append(host)
+        return tuple(found)
+
+    @property
+    def names(self) -> list[str]:
+        return [host.name for host in self.inventory.hosts]
 
     @cached_property
     def inventory(self) -> Inventory:

@@ -44,7 +44,8 @@ def test_a_worker() -> None:
     assert worker.options["environment"] == {
         "LANG": "C.UTF-8", "TASKYARD_ADDRESS": "192.0.2.1:5001",
         "TASKYARD_AUTHKEY_FILE": "/run/secrets/authkey", "TASKYARD_HOST": "two", "TASKYARD_LOG": "json",
-        "TASKYARD_SLOTS": "2", "TASKYARD_TASKS_DIR": "/tasks", "TASKYARD_TLS_CA": "/run/secrets/ca.pem", "TASKYARD_TLS_CERT": "/run/secrets/cert.pem",
+        "TASKYARD_SLOTS": "2", "TASKYARD_TASKS_DIR": "/tasks",
+        "TASKYARD_TLS_CA": "/run/secrets/ca.pem", "TASKYARD_TLS_CERT": "/run/secrets/cert.pem",
         "TASKYARD_TLS_KEY": "/run/secrets/key.pem",
     }  # fmt: skip
     options = worker.host_options

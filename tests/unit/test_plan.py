@@ -174,6 +174,28 @@ def test_new_certificates_restart() -> None:
     ]
 
 
+def test_a_host_that_is_not_in_the_inventory_any_more() -> None:
+    """Its workers finish, then everything of the yard goes; a second time there is nothing."""
+    inventory = yard(1)
+    leaving = replace(inventory.host("a"), name="b", workers=0, leaving=True)
+    inventory = replace(inventory, hosts=(*inventory.hosts, leaving))
+    now = {"m": MASTER, "a": host(box("worker", 1)), "b": host(box("worker", 1), box("worker", 2))}
+    assert said(inventory, now, want(V1)) == [
+        "b: drain and remove 2 workers (v1)",
+        "b: remove everything but a journal: it is not in hosts.toml any more",
+    ]
+    assert said(inventory, {**now, "b": HostNow()}, want(V1)) == []
+
+
+def test_another_master() -> None:
+    """The old one stops, or both would hand out the same work."""
+    now = {"m": HostNow(), "a": host(box("master", 0), box("worker", 1), master=True)}
+    assert [str(action) for action in plan(yard(1), now, want(V1)) if action.stage is Stage.MASTER] == [
+        "m: start the master (v1)",
+        "a: stop the master that was here; its journal stays",
+    ]
+
+
 def test_auto_is_one_a_cpu_and_a_lone_host_works_too() -> None:
     """`taskyard deploy user@host`."""
     inventory = of_targets(["m"], "yard")

@@ -292,6 +292,22 @@ def test_the_journal_moves_to_another_host(yard: Project) -> None:
         yard.hosts["one"] = lost
 
 
+def test_a_host_is_taken_out(yard: Project) -> None:
+    """Its workers finish, and everything of the yard goes from it."""
+    yard("deploy", "hosts.toml")
+    three = yard.hosts.pop("three")
+    try:
+        yard.inventory()
+        yard("deploy")
+        assert yard.joined() == ["two", "two"]
+        assert not three.docker("ps -aq") and not three.docker("volume ls -q")
+        assert not three.docker("images -q taskyard-squares-worker")
+        yard("deploy")
+        assert "nothing is to do" in yard.said
+    finally:
+        yard.hosts["three"] = three
+
+
 def test_nothing_of_others_is_touched(yard: Project) -> None:
     """Containers, volumes and images that are not of this yard stay through deploy and destroy."""
     two: TestHost = yard.hosts["two"]
