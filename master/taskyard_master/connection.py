@@ -61,16 +61,14 @@ class Common:
             greedy = max(waiting, key=waiting.__getitem__)
             total -= waiting.pop(greedy)
             greedy.drop("too much waits for peers that do not read, and most of it for this one")
-"
-            )
 
 
 class Connection(asyncio.Protocol):
     """A peer's bytes, both ways."""
 
     __slots__ = (
-        "_ahead", "_choked", "_common", "_dialect", "_ending", "_framer", "_group", "_handshake", "_left", "_paused",
-        "_quick", "_room", "_transport", "_turn", "address", "digest", "heard", "identity",
+        "_ahead", "_choked", "_common", "_dialect", "_ending", "_framer", "_group", "_handshake", "_left",
+        "_paused", "_quick", "_room", "_transport", "_turn", "address", "digest", "heard", "identity",
     )  # fmt: skip
 
     def __init__(self, common: Common, sock: socket.socket, address: str, group: str) -> None:
