@@ -132,9 +132,7 @@ class Deploy:
         """A host that is to be left and does not answer is left as it is: it may be no more."""
         lost = [host for host in self._leaving if host.name in reached.faults]
         for host in lost:
-            self._say(
-                f"{reached.faults.pop(host.name)}; it is not in the inventory any more and left as it is"
-            )
+            self._say(f"{reached.faults.pop(host.name)}; not in the inventory any more, it is left as it is")
         self._leaving = tuple(host for host in self._leaving if host not in lost)
         kept = tuple(host for host in self._inventory.hosts if host not in lost)
         self._inventory = replace(self._inventory, hosts=kept)
