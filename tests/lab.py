@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support import eventually
+
 from taskyard import Yard
 from taskyard.messages import StatusReply
 
@@ -26,6 +27,8 @@ def free_port() -> int:
 
 class Lab:
     """One folder, one port; `start_*` give real processes whose output is in the folder."""
+
+    module = "taskyard_master"  # or one that changes something and then is it
 
     def __init__(self, folder: Path, tasks: Path = EXAMPLES, **settings: str) -> None:
         self.folder = folder
@@ -53,7 +56,7 @@ class Lab:
 
     def start_master(self, **settings: str) -> subprocess.Popen[bytes]:
         """Start the master and wait until its port answers."""
-        self.master = process = self._start("taskyard_master", **settings)
+        self.master = process = self._start(self.module, **settings)
         eventually(lambda: self._answers() or process.poll() is not None, "the master's port answers")
         assert process.poll() is None, self.output()
         return process

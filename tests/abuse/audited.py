@@ -6,10 +6,10 @@ Every event is written to AUDIT_LOG but those that a serving master has every re
 
 import asyncio
 import os
-import queue
 import sys
-from multiprocessing.managers import BaseManager
 from typing import Any
+
+import tutorial_master
 
 from taskyard.settings import Settings
 from taskyard_master import __main__ as master
@@ -48,19 +48,6 @@ class Watch:
         return not writes or (isinstance(path, str) and bool(self._room) and path.startswith(self._room))
 
 
-def stdlib() -> None:
-    """Queues, a BaseManager, serve_forever: with nothing that is not in every tutorial."""
-    address = os.environ["TASKYARD_ADDRESS"].split(":")
-    task: queue.Queue[Any] = queue.Queue()
-    result: queue.Queue[Any] = queue.Queue()
-    BaseManager.register("get_task", callable=lambda: task)
-    BaseManager.register("get_result", callable=lambda: result)
-    key = os.environ["TASKYARD_AUTHKEY"].encode()
-    server = BaseManager((address[0], int(address[1])), authkey=key).get_server()
-    Watch().arm()
-    server.serve_forever()
-
-
 def ours() -> int:
     watch = Watch()
     start = Server.start
@@ -76,6 +63,6 @@ def ours() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["stdlib"]:
-        stdlib()
+        tutorial_master.serve(Watch().arm)
     else:
         sys.exit(ours())

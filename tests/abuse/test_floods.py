@@ -1,0 +1,329 @@
+"""Many peers at once that are silent, slow or talk nonsense: they go soon, and whoever is honest goes on.
+
+The rate of an honest peer is compared with its own of just before, in the same run. What a busy machine with
+few cores makes of it is in the figures; the tests insist on a part of it only.
+"""
+
+import contextlib
+import os
+import pickle
+import random
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from figures import Figures
+from hasty import PART_SECONDS
+from honest import Honest, honest
+from lab import KEY, Lab
+from serving import hello
+from strangers import MIB, Stranger, descriptors, memory
+from support import eventually
+
+from taskyard import batch
+from taskyard.frames import ClientHandshake, Framer, encode
+from taskyard.messages import GREETING, Chunk, Hello, Lease, Open, Options, Outcome, Results, Settle
+from taskyard.messages import encode as encode_message
+
+HANDSHAKE = 2.0  # seconds that the master gives a stranger here
+FREED = 5.0  # seconds after their deadline in which all have to be gone
+LEAST = 0.1  # of the honest peer's own rate: the figures say how much it was
+TIMES = int(os.environ.get("ABUSE_TIMES", "1"))
+PATIENCE = 60.0  # for a machine that is busy
+
+pytestmark = pytest.mark.timeout(300)
+
+
+pause = threading.Event()  # never set
+
+
+@dataclass
+class Siege:
+    """A master with an honest peer, and what both were like before."""
+
+    lab: Lab
+    honest: Honest
+    descriptors: int
+    memory: int
+    quiet: float
+    figures: Figures
+    peak: int = 0
+    longest: float = 0.0
+    socks: list[socket.socket] = field(default_factory=list)
+
+    def connect(self, count: int, source: str = "127.0.0.5") -> list[socket.socket]:
+        """So many connections, as quickly as it goes; not blocking."""
+        made = []
+        for _ in range(count):
+            sock = socket.socket()
+            sock.bind((source, 0))
+            sock.settimeout(PATIENCE)
+            sock.connect(("127.0.0.1", self.lab.port))
+            sock.setblocking(False)
+            made.append(sock)
+        self.socks += made
+        return made
+
+    def held(self) -> int:
+        """Connections of the flood that the master still has."""
+        assert self.lab.master
+        self.peak = max(self.peak, memory(self.lab.master.pid))
+        return descriptors(self.lab) - self.descriptors
+
+    def freed(self, within: float) -> float:
+        """Wait until the master has none of them; seconds from now."""
+        begun = time.monotonic()
+        while self.held() > 0:  # looked at now and then only: it is thousands of files
+            assert time.monotonic() < begun + within + PATIENCE, "they are still there"
+            pause.wait(0.2)
+        return time.monotonic() - begun
+
+    def end(self, row: str, deadline: float, after: float, **more: Any) -> None:
+        """Judge: `after` seconds passed until all were gone, whose deadline was so many."""
+        assert self.lab.master
+        rate = self.honest.rate()
+        self.longest = self.honest.longest
+        for sock in self.socks:
+            sock.close()
+        grown = memory(self.lab.master.pid) - self.memory
+        # What else the machine does differs from second to second: before and after are both its own rate.
+        again = self.honest.over(2.0)
+        undisturbed = (self.quiet + again) / 2
+        self.figures.add(
+            row, gone_after=round(after, 1), deadline=deadline, honest=f"{rate / undisturbed:.0%}",
+            rounds_a_second=round(rate), longest_round=f"{self.longest:.2f} s",
+            peak_mib=round((self.peak - self.memory) / MIB), grown_mib=round(grown / MIB), **more,
+        )  # fmt: skip
+        assert after < deadline + FREED + 10  # 10: a machine that is busy
+        assert rate > LEAST * min(self.quiet, again)
+        assert grown < 64 * MIB
+        assert "Traceback" not in self.lab.output()
+
+
+@pytest.fixture
+def siege(tmp_path: Path, figures: Figures) -> Iterator[Siege]:
+    lab = Lab(tmp_path, handshake=str(HANDSHAKE))
+    lab.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    lab.module = "hasty"
+    try:
+        lab.start_master()
+        with honest(lab) as peer:
+            quiet = peer.over(2.0)
+            assert lab.master
+            it = Siege(lab, peer, descriptors(lab), memory(lab.master.pid), quiet, figures)
+            peer.mark()
+            yield it
+            for sock in it.socks:
+                sock.close()
+    finally:
+        lab.stop()
+
+
+def worker(name: str, functions: list[str]) -> Hello:
+    return Hello(0, "worker", name, "h", 1, name, "0", "3", slots=1, functions=functions)
+
+
+def drip(socks: list[socket.socket], data: bytes, until: Callable[[], bool], seconds: float) -> None:
+    """Send each of them a byte a second until `until`."""
+    begun = time.monotonic()
+    for number in range(int(seconds)):
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                sock.send(data[number : number + 1])
+        while time.monotonic() < begun + number + 1:
+            if until():
+                return
+            pause.wait(0.2)
+
+
+def prove(socks: list[socket.socket], key: str) -> None:
+    """All handshakes at once."""
+    for sock in socks:
+        sock.settimeout(PATIENCE)
+    peers = [(sock, ClientHandshake(key.encode()), Framer(1 << 16)) for sock in socks]
+    while peers:
+        for sock, handshake, framer in peers:
+            for payload in framer.feed(sock.recv(4096)):
+                for reply in handshake.receive(payload):
+                    sock.sendall(encode(reply))
+        peers = [peer for peer in peers if not peer[1].done]
+    for sock in socks:
+        sock.setblocking(False)
+
+
+# ------------------------------------------------------------ silence
+
+
+def test_two_thousand_that_say_nothing(siege: Siege) -> None:
+    siege.connect(2000)
+    siege.end("2,000 silent connections", HANDSHAKE, siege.freed(HANDSHAKE))
+
+
+def test_a_thousand_that_answer_a_byte_a_second(siege: Siege) -> None:
+    socks = siege.connect(1000)
+    begun = time.monotonic()
+    drip(socks, encode(b"{sha256}" + b"x" * 32), lambda: siege.held() <= 0, PATIENCE)
+    after = siege.freed(0) + time.monotonic() - begun
+    siege.end("1,000 that answer a byte a second", HANDSHAKE, after)
+
+
+def test_a_thousand_that_ask_a_byte_a_second_once_they_are_in(siege: Siege) -> None:
+    """The first request has a deadline too."""
+    socks = siege.connect(1000)
+    prove(socks, KEY)
+    begun = time.monotonic()
+    drip(socks, encode(GREETING + encode_message(hello())), lambda: siege.held() <= 0, PATIENCE)
+    after = siege.freed(0) + time.monotonic() - begun
+    siege.end("1,000 that ask a byte a second with the key", HANDSHAKE, after)
+
+
+def test_a_thousand_that_stop_within_a_frame(siege: Siege) -> None:
+    """Half a dialect each: known peers, of whom the rest of a frame comes a byte a second."""
+    socks = siege.connect(1000)
+    prove(socks, KEY)
+    plain = encode(pickle.dumps((None, "accept_connection", ("x",), {})))
+    for number, sock in enumerate(socks):
+        sock.sendall(plain if number % 2 else encode(GREETING + encode_message(hello(f"n{number}"))))
+    for sock in socks:
+        sock.settimeout(PATIENCE)
+        assert sock.recv(4096)
+        sock.setblocking(False)
+    begun = time.monotonic()
+    drip(socks, encode(b"x" * 1000), lambda: siege.held() <= 0, PATIENCE)
+    after = siege.freed(0) + time.monotonic() - begun
+    siege.end("1,000 that send a frame a byte a second", PART_SECONDS, after)
+
+
+# ------------------------------------------------------------ greed
+
+
+def test_those_that_ask_for_much_and_read_nothing(siege: Siege) -> None:
+    """What waits for them is bounded, and after 15 s without an acknowledgement the kernel ends them."""
+    payload = b"x" * 100_000
+    block = batch.pack([payload])
+    with Stranger(siege.lab).prove() as peer:
+        peer.send(GREETING + encode_message(worker("feeder", ["f:f"])))
+        peer.reply()
+        peer.ask(Open(1, "big", "big", "f:f", Options(), "s"))
+        for first in range(80):
+            peer.ask(Chunk(2, "big", first, 1, batch.digest(block), block))
+        done = 0
+        while done < 80:
+            for grant in peer.ask(Lease(3, 100)).grants:
+                for first in range(grant.first, grant.first + grant.count):
+                    outcome = Outcome(grant.lease, "big", first, 1, "completed", 1.0, 1.0, block)
+                    done += peer.ask(Settle(4, [outcome])).accepted
+    siege.honest.mark()
+    socks = siege.connect(100)
+    prove(socks, KEY)
+    asked = b"".join(encode(encode_message(Results(n, "big", space=4 << 20))) for n in range(1, 50))
+    for number, sock in enumerate(socks):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(encode(GREETING + encode_message(hello(f"n{number}"))) + asked)
+    siege.end("100 that read nothing", 15.0, siege.freed(15.0))
+
+
+# ------------------------------------------------------------ nonsense
+
+
+JUNK: dict[str, Callable[[random.Random], bytes]] = {
+    "random": lambda draw: draw.randbytes(1 + draw.randrange(2000)),
+    "HTTP": lambda draw: b"GET /?%d HTTP/1.1\r\nHost: x\r\n\r\n" % draw.randrange(99),
+    "TLS": lambda draw: draw.choice(tls_hellos()),
+    "lengths": lambda draw: draw.choice(
+        [struct.pack("!i", n) for n in (-2, -1, 257, 1 << 20, 0x7FFFFFFF)] + [struct.pack("!iQ", -1, 1 << 50)]
+    ),
+}
+
+
+@cache
+def tls_hellos() -> list[bytes]:
+    """What browsers would say first."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    said = []
+    for number in range(20):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            context.wrap_bio(incoming, outgoing, server_hostname=f"host{number}").do_handshake()
+        said.append(outgoing.read())
+    return said
+
+
+def heard(sock: socket.socket) -> bytes:
+    """All that it gets to see."""
+    data = b""
+    sock.settimeout(PATIENCE)
+    with contextlib.suppress(ConnectionError):
+        while part := sock.recv(1 << 16):
+            data += part
+    return data
+
+
+def test_five_thousand_that_talk_nonsense(siege: Siege) -> None:
+    """From fifty addresses, or the door would be shut on nearly all of them."""
+    draw = random.Random(5)
+    count, longest = 0, 0
+    while count < 5000 * TIMES:
+        socks = siege.connect(100, f"127.0.1.{1 + count // 100 % 50}")
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                sock.send(draw.choice(list(JUNK.values()))(draw))
+                sock.shutdown(socket.SHUT_WR)
+        for sock in socks:
+            said = heard(sock)
+            frames = list(Framer(256).feed(said))
+            assert len(frames) <= 1 and all(frame.startswith(b"#CHALLENGE#") for frame in frames)
+            longest = max(longest, len(said))
+            sock.close()
+        count += len(socks)
+    siege.end(f"{count:,} of nonsense", 0.0, siege.freed(0), most_bytes_heard=longest)
+
+
+def test_a_flood_of_wrong_keys(siege: Siege) -> None:
+    """From many addresses at once, then from one, which is turned away at the door."""
+    begun, tries, refused = time.monotonic(), 0, 0
+    while time.monotonic() < begun + 4 * TIMES:
+        source = f"127.0.2.{1 + tries // 20 % 200}" if time.monotonic() < begun + 2 * TIMES else "127.0.3.1"
+        for sock in siege.connect(20, source):
+            tries += 1
+            sock.settimeout(PATIENCE)
+            with contextlib.suppress(ConnectionError):
+                challenge = sock.recv(256)
+                if challenge:
+                    sock.sendall(encode(ClientHandshake(b"wrong").receive(challenge[4:])[0]))
+                    refused += heard(sock) == encode(b"#FAILURE#")
+            sock.close()
+    seconds = time.monotonic() - begun
+    assert refused > 100
+    siege.end(f"wrong keys, {tries / seconds:.0f} a second", 0.0, siege.freed(0), told=refused)
+
+
+# ------------------------------------------------------------ the control
+
+
+def test_the_tutorials_master_keeps_a_thread_for_each_silent_connection(
+    tmp_path: Path, figures: Figures
+) -> None:
+    lab = Lab(tmp_path)
+    lab.environ |= {"PYTHONPATH": str(Path(__file__).parent), "AUDIT_LOG": str(tmp_path / "audit.log")}
+    lab.module = "tutorial_master"
+    try:
+        master = lab.start_master()
+        socks = [socket.create_connection(("127.0.0.1", lab.port)) for _ in range(100)]
+        threads = Path(f"/proc/{master.pid}/task")
+        eventually(lambda: len(list(threads.iterdir())) > 100, "a thread for each")
+        pause.wait(HANDSHAKE + 1)
+        assert len(list(threads.iterdir())) > 100
+        for sock in socks:
+            sock.close()
+    finally:
+        lab.stop()
+    figures.add("silent connections, the tutorial's master (control)", connections=100, threads=100, gone=0)
