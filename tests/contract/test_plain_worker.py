@@ -1,6 +1,7 @@
 """TASKYARD_DIALECT=plain: our worker serves stdlib masters, those of the tutorials word for word."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -44,8 +45,10 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A free port below those that the system draws for outgoing connections, which could take it."""
+    while True:
+        with suppress(OSError), socket.create_server(("", random.randrange(20_000, 30_000))) as probe:
+            return int(probe.getsockname()[1])
 
 
 @contextmanager
