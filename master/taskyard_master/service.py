@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import random
 from typing import Any
+from weakref import WeakValueDictionary
 
 import taskyard
 from taskyard import batch, failpoints
@@ -62,7 +63,8 @@ class Service:
         )  # fmt: skip
         self.connections: Callable[[], int] = lambda: 0  # set by the server
         self.web = ""
-        self._submitting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # By job, for as long as somebody submits to it; a peer can name any number of jobs that are none.
+        self._submitting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._backups: dict[str, Path] = {}  # copies that are being fetched, by connection
@@ -198,7 +200,7 @@ class Service:
         self, job: str, judge: Callable[[], Plan], *, hold: bool
     ) -> "asyncio.Future[None] | None":
         """Plan and queue tasks of a job, in order of arrival, held while its backlog is full."""
-        async with self._submitting[job]:
+        async with self._turn(job):
             while True:
                 self._accepting()
                 try:
@@ -208,6 +210,12 @@ class Service:
                     if not hold:
                         raise
                     await self.results.change(job, Deadline.after(5.0))
+
+    def _turn(self, job: str) -> asyncio.Lock:
+        """Held by one submitter of a job after the other."""
+        lock = self._submitting.get(job) or asyncio.Lock()
+        self._submitting[job] = lock
+        return lock
 
     def _accepting(self) -> None:
         if self._stopping:
@@ -234,9 +242,8 @@ class Service:
     _free_bytes = 0
 
     async def _close(self, peer: Peer, request: m.Close) -> m.Reply:
-        async with self._submitting[request.job]:
+        async with self._turn(request.job):
             await self.commits.run(lambda: self.ledger.close(request, time.time()))
-        self._submitting.pop(request.job, None)
         return m.Ok(request.seq)
 
     async def _renew(self, peer: Peer, request: m.Renew) -> m.Reply:
