@@ -17,6 +17,7 @@ from taskyard_ctl.plan import Role, Shape, Version
 
 LABEL = "taskyard.yard"
 INSIDE = 5000  # the master's port in its container
+WEB = 8585  # and its dashboard's
 SECRETS = "/run/secrets"
 JOURNAL = "/var/lib/taskyard"
 USER = 10001
@@ -97,8 +98,11 @@ def box(
     }
     if role == "master":
         mounts.append(_mount("volume", f"{name}-journal", JOURNAL))
-        options["ports"] = [INSIDE]
-        host_options["port_bindings"] = {str(INSIDE): split_address(inventory.master.address)[1]}
+        options["ports"] = [INSIDE, WEB]
+        host_options["port_bindings"] = {
+            str(INSIDE): split_address(inventory.master.address)[1],
+            str(WEB): ("127.0.0.1",),  # any free port, for those who come through ssh
+        }
     else:
         mounts += [_mount("bind", m.path, m.path, read_only=not m.writable) for m in host.mounts]
         if host.limits.memory:
@@ -133,6 +137,8 @@ def _environment(inventory: Inventory, host: Host, role: Role, environ: Mapping[
     }
     if role == "master":
         ours |= {"ADDRESS": f"0.0.0.0:{INSIDE}", "JOURNAL": f"{JOURNAL}/journal.db"}
+        if environ.get("TASKYARD_WEB_TOKEN") or environ.get("TASKYARD_WEB_TOKEN_FILE"):
+            ours |= {"WEB": f"0.0.0.0:{WEB}", "WEB_TOKEN_FILE": f"{SECRETS}/web_token"}
     else:
         ours |= {"ADDRESS": inventory.master.address, "TASKS_DIR": "/tasks", "HOST": host.name}
     return {**passed, **host.env, **{PREFIX + name: value for name, value in ours.items()}}

@@ -101,6 +101,13 @@ class HostEngine:
         return attributes["State"]["Status"], attributes["RestartCount"]
 
     @_named
+    def published(self, name: str, inside: int) -> int:
+        """The host's port that leads to one of a container; 0 if none does."""
+        ports = self.client.api.inspect_container(name)["NetworkSettings"]["Ports"]
+        found = ports.get(f"{inside}/tcp") or []
+        return int(found[0]["HostPort"]) if found else 0
+
+    @_named
     def tail(self, name: str, lines: int) -> list[str]:
         said: bytes = self.client.api.logs(name, tail=lines)
         return said.decode(errors="replace").splitlines()

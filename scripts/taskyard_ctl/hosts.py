@@ -16,6 +16,7 @@ import docker  # type: ignore[import-untyped]
 
 from taskyard.errors import EngineError, HostError, TaskyardError, UsageError
 from taskyard_ctl.cli import say as tell
+from taskyard_ctl.containers import WEB
 from taskyard_ctl.deploy import LAYERS
 from taskyard_ctl.engine import HostEngine
 from taskyard_ctl.hostlogs import HostLogs
@@ -193,6 +194,16 @@ class HostsEngine:
     def _raise_failed(self, what: str) -> None:
         if self._faults:
             raise HostError(f"{', '.join(self.failed)} {what}")
+
+    def open_web(self) -> tuple[Link, int]:
+        """A connection to the dashboard, and the port of this machine at which a browser finds it."""
+        engine = HostEngine(self._master(), self.site.inventory.name)
+        masters = [one for one in engine.containers() if one.role == "master" and one.state in RUNS]
+        port = engine.published(masters[0].name, WEB) if masters else 0
+        if not port:
+            raise EngineError("the master serves no dashboard: 'taskyard deploy' first")
+        link = Link(self.site.inventory.master, [port]).wait()
+        return link, link.ports[port]
 
     def restore(self, file: Path) -> str:
         """Put a backup in the journal's place on the master's host; the next deploy starts with it.

@@ -116,7 +116,7 @@ def _workers(workers: "Iterable[WorkerStatus]", now: float) -> Table:
     for worker in workers:
         running = worker.running if worker.leased else []  # what a heartbeat said may have ended since
         row: dict[str, str | Text] = {
-            "worker": worker.id, "host": worker.host, "state": _state(worker.state),
+            "worker": worker.id, "host": worker.host, "state": _state(worker.state) + _silence(worker, now),
             "slots": f"{worker.slots:,}", "leased": f"{worker.leased:,}",
             "completed": f"{worker.completed:,}", "failed": f"{worker.failed:,}",
             "memory": size(worker.memory), "up": duration(now - worker.joined),
@@ -124,6 +124,11 @@ def _workers(workers: "Iterable[WorkerStatus]", now: float) -> Table:
         }  # fmt: skip
         rows.append(row)
     return _lean(columns, rows, set(columns) - {"runs", "failed"})
+
+
+def _silence(worker: "WorkerStatus", now: float) -> str:
+    """Since when nothing was heard of it."""
+    return f" for {duration(now - worker.seen)}" if worker.state == "missing" else ""
 
 
 def _state(state: str) -> Text:

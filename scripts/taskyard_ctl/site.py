@@ -133,6 +133,9 @@ class Site:
                 f"{fault.filename} is not there: if {host.name} was revoked, 'taskyard certs --renew"
                 f" {host.name}' lets it in again"
             ) from None
+        token = self.folder.basics.web_token if role == "master" else ""
+        if token:
+            files["web_token"] = token.encode()
         return {**files, "authkey": bytes(self.folder.settings.authkey)}
 
     def boxes(

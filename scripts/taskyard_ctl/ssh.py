@@ -85,6 +85,10 @@ class Link:
     def _name(self) -> str:
         return f"host {self.host.name} ({self.host.ssh})"
 
+    def wait_end(self) -> None:
+        """Until the connection ends."""
+        self._process.wait()
+
     @property
     def alive(self) -> bool:
         return self._process.poll() is None

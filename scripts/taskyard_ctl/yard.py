@@ -93,8 +93,11 @@ class YardFolder:
 
     @property
     def dashboard(self) -> str:
-        """Where a browser on this machine finds the dashboard of a yard here; "" if it is off."""
-        if not self.basics.web:
+        """Where a browser on this machine finds the dashboard of a yard here; "" if it is off.
+
+        That of several hosts is found only while 'taskyard dashboard' holds a connection open.
+        """
+        if not self.basics.web or self.record().get("engine") == "hosts":
             return ""
         host, port = split_address(self.basics.web)
         host = "127.0.0.1" if host in ("0.0.0.0", "::") else host

@@ -60,7 +60,7 @@ def test_a_worker() -> None:
 def test_a_master() -> None:
     """It listens on the port that the inventory names, and has a volume for its journal."""
     master = made("master")
-    assert master.host_options["port_bindings"] == {"5000": 5001}
+    assert master.host_options["port_bindings"] == {"5000": 5001, "8585": ("127.0.0.1",)}
     assert master.options["environment"]["TASKYARD_LEASE"] == "7"
     assert "TASKYARD_SLOTS" not in master.options["environment"]
     assert master.host_options["mounts"][1]["Source"] == "taskyard-yard-journal"

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_the_verbs_reach_all_hosts(yard: Project, tmp_path: Path) -> None:
     assert "'four'" in yard("scale", "1", "--host", "four", code=2)
     yard("drain", "--host", "two", "--deadline", "20")
     assert yard.joined() == ["three"]
+
+    with yard.start("dashboard") as dashboard:
+        assert dashboard.stdout is not None
+        address = dashboard.stdout.readline().strip()
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with browser.open(address, timeout=20) as page:
+            assert page.status == 200 and b"taskyard" in page.read()
+        dashboard.send_signal(signal.SIGINT)
+        dashboard.communicate()
+    assert dashboard.returncode == 0
 
     lines = yard("logs").splitlines()
     assert any(re.match(r"two\.worker-\d +\| .*squaring", line) for line in lines)
