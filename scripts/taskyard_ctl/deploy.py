@@ -81,6 +81,17 @@ def unlock(folder: YardFolder, words: tuple[str, ...], say: Say) -> None:
     say(f"took the deploy lock away from {whose}" if whose else f"{master.name} has no deploy lock")
 
 
+def audit(folder: YardFolder, words: tuple[str, ...]) -> str:
+    """What was done to the yard so far, a line a step."""
+    site = Site.of_words(folder, words)
+    with Link(site.inventory.master) as link:
+        engine = HostEngine(link, site.inventory.name)
+        images = sorted(image for image in engine.look().images if "-master:" in image)
+        if not images:
+            raise UsageError(f"nothing was deployed to {engine.name} yet")
+        return Record(engine).audit(images[0])
+
+
 def deployed(folder: YardFolder) -> Site:
     """The site of this folder; raises UsageError if nothing was deployed from it."""
     if folder.record().get("engine") != "hosts":

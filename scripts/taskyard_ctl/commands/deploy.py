@@ -11,9 +11,10 @@ from taskyard_ctl.cli import Verb, say, yard_of
 @click.command(cls=Verb)
 @click.argument("hosts", nargs=-1, metavar="[HOSTS.toml|USER@HOST...]")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+@click.option("--audit", is_flag=True, help="Print who did what, from the first deploy on.")
 @click.option("--unlock", is_flag=True, help="Take away the lock of a deploy that was cut off.")
 @click.pass_context
-def deploy(ctx: click.Context, hosts: tuple[str, ...], dry_run: bool, unlock: bool) -> int:
+def deploy(ctx: click.Context, hosts: tuple[str, ...], dry_run: bool, audit: bool, unlock: bool) -> int:
     """Bring hosts to what HOSTS.toml and the tasks folder say.
 
     Hosts need nothing but SSH and a Docker engine. Workers get the tasks in their image, which travels
@@ -27,9 +28,12 @@ def deploy(ctx: click.Context, hosts: tuple[str, ...], dry_run: bool, unlock: bo
     """
     from taskyard_ctl import deploy as flow
 
+    if dry_run + audit + unlock > 1:
+        raise UsageError("choose one of --dry-run, --audit and --unlock")
+    if audit:
+        click.echo(flow.audit(yard_of(ctx), hosts), nl=False)
+        return 0
     if unlock:
-        if dry_run:
-            raise UsageError("choose one of --dry-run and --unlock")
         flow.unlock(yard_of(ctx), hosts, say)
         return 0
     _end_gently()

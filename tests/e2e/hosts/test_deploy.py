@@ -27,6 +27,9 @@ def test_the_first_deploy_and_the_second(yard: Project) -> None:
     yard("deploy")
     assert "nothing is to do" in yard.said
     assert yard("deploy", "--dry-run") == ""
+    books = yard("deploy", "--audit").splitlines()
+    assert any(re.match(r"\S+Z \S+@\S+ deploy \w+: one: start the master", line) for line in books)
+    assert books[-1].endswith(": done")
     assert (yard.path / "certs").stat().st_mode & 0o777 == 0o700
 
     key = re.search(r"AUTHKEY=(\w+)", (yard.path / ".env").read_text())
