@@ -52,6 +52,13 @@ class Leasing:
         wanted.future.add_done_callback(lambda _: self._waiting.pop(key, None))
         self.serve()
 
+    def relist(self, boot: str, functions: frozenset[str]) -> None:
+        """A holder can run other functions than when it asked."""
+        for wanted in self._waiting.values():
+            if wanted.boot == boot:
+                wanted.functions = functions
+        self.serve()
+
     def forget(self, boot: str) -> None:
         """Drop the waiting requests of a holder that is gone."""
         for wanted in [w for w in self._waiting.values() if w.boot == boot]:

@@ -88,13 +88,13 @@ class Reader:
         used = 0
         while used < space:
             found = self._select(schema.ENDINGS, (job, after))
-            for seq, data, crc, block in found:
+            for seq, *columns in found:
                 after = seq
-                row = self._row(seq, data, crc, block)
+                row = self._row(seq, *columns)
                 if failed and row.state != "dead":
                     continue
                 rows.append(row)
-                used += len(block) + 100
+                used += len(row.block) + 100
                 if used >= space:
                     break
             if len(found) < schema.PAGE:
@@ -105,16 +105,20 @@ class Reader:
         """The newest recorded outcome of one index, with the row that it is part of."""
         best: Row | None = None
         lowest = index - schema.WIDEST
-        for seq, data, crc, block in self._select(schema.ENDINGS_AT, (job, index, lowest, index)):
-            record = decode_record(data)
-            assert isinstance(record, Ending)
+        for seq, sum_, data, crc, block in self._select(schema.ENDINGS_AT, (job, index, lowest, index)):
+            record = self._ending(seq, sum_, data)
             if best is None or (record.round, seq) > (best.round, best.at):
-                best = self._row(seq, data, crc, block)
+                best = self._row(seq, sum_, data, crc, block)
         return best
 
-    def _row(self, seq: int, data: bytes, crc: int, block: bytes) -> Row:
-        r = decode_record(data)
-        assert isinstance(r, Ending)
+    def _ending(self, seq: int, crc: int, data: bytes) -> Ending:
+        record = decode_record(data) if zlib.crc32(data) == crc else None
+        if not isinstance(record, Ending):
+            raise schema.damaged(self._path, f"record {seq}")
+        return record
+
+    def _row(self, seq: int, sum_: int, data: bytes, crc: int, block: bytes) -> Row:
+        r = self._ending(seq, sum_, data)
         return Row(
             seq, r.first, r.count, r.state, r.round, r.attempts, r.worker, r.host, r.started, r.seconds,
             self._checked(seq, crc, block),

@@ -14,6 +14,8 @@ from taskyard.messages import Ending, Record
 
 VERSION = 1
 APPLICATION = 0x79617264  # "yard"
+PAGE_BYTES = 4096  # of the file
+CHECKED_BYTES = 256 << 20  # a file up to this size is checked as a whole at the start: about a second
 PAGE = 64  # rows a statement reads at once
 WIDEST = 1 << batch.SEGMENT_BITS  # no row holds more tasks
 
@@ -57,11 +59,11 @@ CHUNK_AT = (
     "WHERE kind = 2 AND job = ? AND first <= ? ORDER BY first DESC LIMIT 1"
 )
 ENDINGS = (
-    "SELECT seq, record, block_crc, block FROM log "
+    "SELECT seq, crc, record, block_crc, block FROM log "
     f"WHERE kind = 6 AND job = ? AND seq > ? ORDER BY seq LIMIT {PAGE}"
 )
 ENDINGS_AT = (
-    "SELECT seq, record, block_crc, block FROM log "
+    "SELECT seq, crc, record, block_crc, block FROM log "
     "WHERE kind = 6 AND job = ? AND first <= ? AND first > ? AND first + count > ?"
 )
 # What a snapshot holds and nobody reads again.
@@ -114,11 +116,14 @@ def connect(path: Path) -> sqlite3.Connection:
 def open_database(path: Path) -> tuple[sqlite3.Connection, int]:
     """Open or create the file; returns the connection and the number of this start."""
     try:
+        size = path.stat().st_size if path.exists() else 0
+        if 0 < size < PAGE_BYTES:  # to SQLite, such a stump is an empty database
+            raise damaged(path, f"it is cut off after {size} bytes")
         connection = connect(path)
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if tables == 0 and application == 0:
+        if tables == 0 and application in (0, APPLICATION):  # new, or cut short while it was made
             _create(connection)
         elif application != APPLICATION:
             raise StorageError(f"{path} is not a journal of taskyard: point TASKYARD_JOURNAL elsewhere")
@@ -127,6 +132,11 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, int]:
                 f"the journal {path} has version {version}, this master reads version {VERSION}: "
                 "run the taskyard that wrote it"
             )
+        elif size <= CHECKED_BYTES:
+            # The sums in the rows do not cover SQLite's indexes: a flipped bit there hides a row.
+            fault = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if fault != "ok":
+                raise damaged(path, " ".join(fault.split()))
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'boot'")
         boot: int = connection.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone()[0]
@@ -144,6 +154,5 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA application_id = {APPLICATION}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
-    connection.executescript(f"BEGIN; {TABLES} COMMIT;")
-    connection.execute("INSERT INTO meta VALUES ('boot', 0)")
-    connection.execute("INSERT INTO meta VALUES ('yard', ?)", (secrets.token_hex(8),))
+    meta = f"INSERT INTO meta VALUES ('boot', 0); INSERT INTO meta VALUES ('yard', '{secrets.token_hex(8)}');"
+    connection.executescript(f"BEGIN; {TABLES} {meta} COMMIT;")

@@ -306,7 +306,7 @@ class Service:
         worker = self._worker(peer)
         worker.hello.functions, worker.hello.digest = request.functions, request.digest
         worker.functions = frozenset(request.functions)
-        self.leasing.serve()
+        self.leasing.relist(worker.hello.boot, worker.functions)
         return m.Ok(request.seq)
 
     # ------------------------------------------------------------ people

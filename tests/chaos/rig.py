@@ -1,6 +1,7 @@
 """A lab for chaos tests: it starts again what ends, as compose does, and the oracle watches the load."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from taskyard_ctl.chaos.probe import Tasks
 HERE = Path(__file__).parent
 REST_S = 90.0
 POLL_S = 0.02
+ENDS = {-9: "killed", 0: "stopped", EXIT_FIRED: "died at a failpoint"}
 
 
 class Rig(Lab):
@@ -39,6 +41,8 @@ class Rig(Lab):
         self.environ["CHAOS_LOG"] = str(self.executions)
         self.environ["PYTHONPATH"] = str(HERE)
         self.ends: Counter[tuple[str, int]] = Counter()
+        self.faults: Counter[str] = Counter()  # besides ends, by kind
+        self._reported: Counter[tuple[str, int]] = Counter()
         self.seed = 1
         self.before = 0  # what `fired` said at the beginning of a test
         self.far = False  # the next worker is started elsewhere, see `wrap`
@@ -102,6 +106,14 @@ class Rig(Lab):
         """How many processes have ended at their failpoint so far."""
         return self.ends["master", EXIT_FIRED] + self.ends["worker", EXIT_FIRED]
 
+    def counted(self) -> dict[str, int]:
+        """What has happened since the last count, by kind."""
+        counted, self.faults = self.faults, Counter()
+        for (role, code), count in (self.ends - self._reported).items():
+            counted[f"{role} {ENDS.get(code, f'ended with {code}')}"] += count
+        self._reported = Counter(self.ends)
+        return dict(counted)
+
     def stop(self) -> None:
         self._over.set()
         if self._keeper.is_alive():
@@ -122,7 +134,7 @@ class Rig(Lab):
         tasks = tasks or Tasks(self.seed, 0.001, 0.01)
         self.executions.unlink(missing_ok=True)
         log = self.folder / f"oracle-{self._loads}.log"
-        load = Load(yard, log, tasks, self.seed, most, seconds, "work:probe", options)
+        load = Load(yard, "work:probe", log, tasks, self.seed, most, seconds, options)
         return Watched(self, yard, load, log, tasks)
 
 
@@ -143,10 +155,11 @@ class Watched:
         job = self._yard.job(self.load.job)
         report = oracle.check(
             self._log, job.rows(), job.status(), values_of, self._tasks.result,
-            executions=self._rig.executions, **more,
+            executions=self._rig.executions, faults=self._rig.counted(), **more,
         )  # fmt: skip
         if not done:
             report.violations.append("I1: the yard did not come to rest")
+        note(report)
         return report
 
     def held(self, **more: Any) -> oracle.Report:
@@ -155,6 +168,15 @@ class Watched:
         assert not report.violations, f"{report}\n{self._rig.output()[-6000:]}"
         assert (report.lost, report.duplicated, report.unexpected) == (0, 0, 0), report
         return report
+
+
+def note(report: oracle.Report) -> None:
+    """Keep what a test has come to, for the report of `make chaos-long`."""
+    path = os.environ.get("CHAOS_REPORT")
+    if path:
+        entry = {"test": os.environ.get("PYTEST_CURRENT_TEST", ""), **report.to_dict()}
+        with open(path, "a") as file:
+            file.write(json.dumps(entry) + "\n")
 
 
 @contextlib.contextmanager

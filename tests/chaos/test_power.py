@@ -30,6 +30,7 @@ def cut(folder: Path, sync: str) -> Report:
                     lambda n=submitted: watched.load.submitted > n + 150 or watched.load.failed, "it works"
                 )  # type: ignore[misc]
                 disk.cut()
+                rig.faults["power cuts"] += 1
                 rig.kill_master()
                 disk.unmount()
                 disk.mount()

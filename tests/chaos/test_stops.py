@@ -39,10 +39,12 @@ def test_sigstop_of_workers_and_master(tmp_path: Path) -> None:
         for worker in rig.workers[:2]:
             eventually(lambda: all(w.leased for w in yard.status().workers), "all hold tasks")
             halt(worker)
+            rig.faults["worker SIGSTOP"] += 1
             eventually(lambda p=worker: held_by(rig, p.pid) == 0, "its lease ran out")  # type: ignore[misc]
             worker.send_signal(signal.SIGCONT)
         assert rig.master is not None
         halt(rig.master)
+        rig.faults["master SIGSTOP"] += 1
         read = watched.load.read
         with pytest.raises(AssertionError):
             eventually(lambda: watched.load.read > read + 100, "nothing is recorded now", 2)
@@ -133,6 +135,7 @@ def test_a_host_that_is_cut_off(tmp_path: Path, away: Away, chains: tuple[str, .
             watched = rig.load(yard, Tasks(3, 0.01, 0.03), 600)
             eventually(lambda: held_by(rig, far) > 0, "it holds tasks")
             away.cut(*chains)
+            rig.faults["network cuts"] += 1
             eventually(lambda: held_by(rig, far) == 0, "its tasks went to others")
             read = watched.load.read
             eventually(lambda: watched.load.read > read + 20 or watched.load.read == 600, "the others go on")

@@ -22,7 +22,7 @@ class LargeTasks(Tasks):
 
 
 def test_a_full_disk_loses_nothing_and_needs_no_restart(tmp_path: Path) -> None:
-    with tmpfs(tmp_path / "small", "80m") as small:
+    with tmpfs(tmp_path / "small", "80m") as small:  # noqa: SIM117
         with running_rig(tmp_path, journal=str(small / "journal.db"), reserve="0") as rig, rig.yard() as yard:
             before = yard.status().master.boot
             watched = rig.load(yard, LargeTasks(1, 0.0, 0.002), 3000, seconds=8)
@@ -32,6 +32,7 @@ def test_a_full_disk_loses_nothing_and_needs_no_restart(tmp_path: Path) -> None:
                 filler = fill(small)
                 eventually(lambda k=met: rig.output().count("cannot be written") > k, "the full disk was met")  # type: ignore[misc]
                 filler.unlink()
+                rig.faults["full disks"] += 1
             assert "make room" in rig.output()
             report = watched.held()
             assert yard.status().master.boot == before, "no restart"
@@ -73,9 +74,13 @@ def test_an_io_error_at_the_nth_commit(tmp_path: Path, point: str) -> None:
             rig.replace_master(failpoint=f"{point}:{n}:error")
             eventually(lambda: rig.joined(yard), "both have joined")
             rig.seed += 1
-            report = rig.load(yard, Tasks(rig.seed, 0.0, 0.002), 60).held()
+            watched = rig.load(yard, Tasks(rig.seed, 0.0, 0.002), 60)
+            eventually(lambda load=watched.load: load.read == 60, "all is read")  # type: ignore[misc]
+            errors = rig.output().count(f"failpoint {point}: an I/O error")
+            rig.faults["I/O errors"] += errors - happened
+            happened = errors
+            report = watched.held()
             assert report.completed == report.accepted == 60
-        happened = rig.output().count(f"(failpoint {point})")
         assert happened >= 10, "the errors happened"
 
 

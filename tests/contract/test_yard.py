@@ -247,3 +247,10 @@ def test_a_backup_taken_under_load_can_be_served(lab: Lab, tmp_path: Path, tasks
     with running_lab(other, workers=1, tasks=tasks) as restored, restored.yard() as yard:
         values = sorted(yard.job(job.id).values(ordered=False))
     assert values == sorted(n * n for n in range(50_000))
+
+
+def test_a_function_that_is_new_in_the_folder_is_run_by_workers_that_wait(lab: Lab, tasks: Path) -> None:
+    with lab.yard() as yard:
+        eventually(lambda: len(yard.status().workers) == 2, "both wait for tasks")
+        (tasks / "newer.py").write_text("def double(n):\n    return 2 * n\n")
+        assert list(yard.submit("newer:double", [4]).values()) == [8]

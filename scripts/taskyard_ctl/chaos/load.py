@@ -13,7 +13,7 @@ from taskyard.errors import StorageError, TaskyardError
 from taskyard.messages import Options, Row
 from taskyard.values import call, loads_block
 from taskyard_ctl.chaos.oracle import Log
-from taskyard_ctl.chaos.probe import FUNCTION, Tasks
+from taskyard_ctl.chaos.probe import Tasks
 
 if TYPE_CHECKING:
     from taskyard.client import Yard
@@ -26,8 +26,8 @@ class Load:
     """Submits tasks until `stop`, or until there are `most`; everything goes on through a lost master."""
 
     def __init__(
-        self, yard: "Yard", log: Path, tasks: Tasks, seed: int, most: int = 0, seconds: float = 0.0,
-        function: str = FUNCTION, options: Options | None = None,
+        self, yard: "Yard", function: str, log: Path, tasks: Tasks, seed: int, most: int = 0,
+        seconds: float = 0.0, options: Options | None = None,
     ) -> None:  # fmt: skip
         self.job = ""
         self.submitted = 0

@@ -6,10 +6,10 @@ run and removed after it.
 
 import hashlib
 import random
+import secrets
 from pathlib import Path
 
-MODULE = "taskyard_chaos_probe"
-FUNCTION = f"{MODULE}:probe"
+PREFIX = "taskyard_chaos_"
 _SOURCE = '''"""Put here by 'taskyard chaos' for as long as it runs; remove it if it was left behind."""
 
 import hashlib
@@ -40,10 +40,20 @@ def probe(task):
 
 
 def write(folder: Path, log: Path | None) -> Path:
-    """Put the module into a tasks folder; `log` is where its executions are noted, if workers see it."""
-    path = folder / f"{MODULE}.py"
+    """Put the module into a tasks folder; `log` is where its executions are noted, if workers see it.
+
+    Each run has one of its own: what a worker has imported for another run writes to another log.
+    """
+    for left in folder.glob(f"{PREFIX}*.py"):  # by a run that was killed
+        left.unlink()
+    path = folder / f"{PREFIX}{secrets.token_hex(4)}.py"
     path.write_text(_SOURCE.format(log=str(log) if log else ""))
     return path
+
+
+def function(module: Path) -> str:
+    """The name of the function in a module that `write` has made."""
+    return f"{module.stem}:probe"
 
 
 class Tasks:

@@ -47,8 +47,9 @@ def run(folder: "YardFolder", request: Request, say: Say) -> oracle.Report:
         ) from None
     try:
         with folder.connect(persistent=True) as yard:
-            _await_function(yard)
-            report = _measure(yard, yards, request, place, executions, say)
+            function = probe.function(module)
+            _await_function(yard, function)
+            report = _measure(yard, yards, request, function, place, executions, say)
     finally:
         module.unlink(missing_ok=True)
     if report.verdict == "held" and not request.keep:
@@ -58,27 +59,28 @@ def run(folder: "YardFolder", request: Request, say: Say) -> oracle.Report:
     return report
 
 
-def _await_function(yard: "Yard") -> None:
+def _await_function(yard: "Yard", function: str) -> None:
     deadline = time.monotonic() + JOIN_S
     while True:
         workers = yard.status().workers
-        if workers and all(probe.FUNCTION in worker.functions for worker in workers):
+        if workers and all(function in worker.functions for worker in workers):
             return
         if time.monotonic() > deadline:
             if not workers:
                 raise EngineError("no workers have joined: taskyard scale 4")
             raise EngineError(
-                f"the workers do not see {probe.MODULE} in their tasks folder: is it part of their image?"
+                f"the workers do not see {function} in their tasks folder: is it part of their image?"
             )
         time.sleep(0.1)
 
 
 def _measure(
-    yard: "Yard", yards: victims.Yards, request: Request, place: Path, executions: Path | None, say: Say
-) -> oracle.Report:
+    yard: "Yard", yards: victims.Yards, request: Request, function: str, place: Path,
+    executions: Path | None, say: Say,
+) -> oracle.Report:  # fmt: skip
     log = place / "oracle.log"
     tasks = probe.Tasks(request.seed, request.shortest, request.longest)
-    load = Load(yard, log, tasks, request.seed, request.tasks, request.seconds)
+    load = Load(yard, function, log, tasks, request.seed, request.tasks, request.seconds)
     faults = Faults(yards, request.plan, request.seed, say)
     begun = time.monotonic()
     load.start()
