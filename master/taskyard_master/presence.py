@@ -1,6 +1,6 @@
 """Workers that come, stay away or go: hello, expiry and loss (rules 7, 8, 11 and 12)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from taskyard import batch
 from taskyard.messages import Ending, Failure, Granting, Held, Losing, Record, Returning, encode
@@ -14,17 +14,14 @@ from taskyard_master.state import State
 MOST = 10_000  # losses that one look plans at most: they come in pieces if a lease is in shreds
 
 
-def held_ranges(lease: Lease) -> list[tuple[int, int]]:
-    """The (first, count) that a lease still holds."""
-    found = []
+def held_ranges(lease: Lease) -> Iterator[tuple[int, int]]:
+    """The (first, count) that a lease still holds, in order."""
     for number, start, length in split(lease.first, lease.count):
         owner = lease.job.segments[number].owner
         if owner is not None:
-            base = number << SHIFT
-            found += [
-                (base + first, count) for first, count, by in owner.runs(start, length) if by == lease.id
-            ]
-    return found
+            for first, count, by in owner.runs(start, length):
+                if by == lease.id:
+                    yield (number << SHIFT) + first, count
 
 
 # ---------------------------------------------------------------- hello

@@ -206,6 +206,8 @@ class State:
         if lease is None:
             holder = self.leases.holder(record.boot, record.worker)
             lease = Lease(record.lease, job, record.first, record.count, holder, record.suspect, self.lease)
+        elif lease.job is not job or lease.boot != record.boot:
+            return  # two holders named one lease of an earlier master: the first has it
         end = max(lease.first + lease.count, record.first + record.count)
         lease.first = min(lease.first, record.first)
         lease.count = end - lease.first

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -14,6 +15,8 @@ from taskyard import batch
 from taskyard import messages as m
 from taskyard.errors import TaskyardError
 from taskyard_master.rows import Entry, arrange
+
+pytestmark = pytest.mark.timeout(900)  # half a minute of work, on a machine that others may load
 
 BITS = 6
 WIDTH = 1 << BITS
@@ -235,7 +238,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.granted(grants, LEASE if seconds is None else seconds, self.now)
         for grant in grants:
             record = grant.record()
-            if keep is not None and keep < grant.count:
+            # A peer's cut of a suspect range is not undone: in the log there would be nothing of it.
+            if keep is not None and keep < grant.count and not (only and grant.suspect):
                 self.ledger.shrink(grant.lease, keep)
                 self.model.shrink(grant.lease, grant.first, keep)
                 record.count = keep
