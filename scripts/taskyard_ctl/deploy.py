@@ -18,8 +18,9 @@ from taskyard_ctl.hostrecord import Record
 from taskyard_ctl.hoststeps import READY_S, Parts
 from taskyard_ctl.interface import Say
 from taskyard_ctl.inventory import Inventory
+from taskyard_ctl.layout import Cargo
 from taskyard_ctl.plan import KEPT, RUNS, Action, HostNow, Stage, Version, Wanted, plan, refusals
-from taskyard_ctl.shipping import Cargo, Hold
+from taskyard_ctl.shipping import Hold
 from taskyard_ctl.site import Site
 from taskyard_ctl.ssh import Link, connect
 from taskyard_ctl.yard import YardFolder

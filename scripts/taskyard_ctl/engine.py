@@ -15,8 +15,9 @@ import requests
 
 from taskyard.errors import HostError, StorageError
 from taskyard_ctl.containers import JOURNAL, LABEL, SECRETS, USER, Box, base
+from taskyard_ctl.layout import Cargo
 from taskyard_ctl.plan import HostNow, Role, Running
-from taskyard_ctl.shipping import Cargo, Hold, Progress, send, shared, size
+from taskyard_ctl.shipping import Hold, Progress, send, shared, size
 from taskyard_ctl.ssh import Link
 
 P = ParamSpec("P")

@@ -12,8 +12,9 @@ from taskyard.errors import EXIT_INTERRUPTED, HostError, TaskyardError, Unreacha
 from taskyard_ctl.containers import Box, base
 from taskyard_ctl.engine import HostEngine
 from taskyard_ctl.hostprogress import Display
+from taskyard_ctl.layout import Cargo
 from taskyard_ctl.plan import RUNS, Action, Role, Stage
-from taskyard_ctl.shipping import Cargo, Hold
+from taskyard_ctl.shipping import Hold
 
 if TYPE_CHECKING:
     from taskyard.client import Yard

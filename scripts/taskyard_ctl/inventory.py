@@ -4,46 +4,22 @@ The commented example that `taskyard init` writes documents every key; a test ke
 it and the table below alike. Nothing here reaches a host.
 """
 
-import difflib
 import re
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from taskyard.errors import SettingsError
-from taskyard.settings import REGISTRY
+from taskyard_ctl.inventory_keys import KEYS, Inside, Limits, Mount, near, split_port, unknown
 
 EXAMPLE = Path(__file__).with_name("hosts.example.toml")
 SOCKET = "/var/run/docker.sock"
 PORT = 5000
-PIDS = 1024
-# What a deploy decides by itself, and an inventory cannot.
-_OURS = {f"TASKYARD_{name}" for name in ("ADDRESS", "AUTHKEY", "JOURNAL", "TASKS_DIR", "WORKERS", "HOST")}
-_OURS |= {f"TASKYARD_{name}" for name in ("AUTHKEY_FILE", "TLS_CA", "TLS_CERT", "TLS_KEY")}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)b?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one worker's container may take; 0 = no limit."""
-
-    memory: int = 0  # bytes
-    cpus: float = 0.0
-    pids: int = PIDS
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A folder of the host, at the same path inside."""
-
-    path: str
-    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +32,7 @@ class Host:
     address: str = ""  # host:port that workers dial; of the master only
     workers: int | Literal["auto"] = "auto"
     labels: Mapping[str, str] = field(default_factory=dict)
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     mounts: tuple[Mount, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0  # -1 = all
@@ -87,7 +63,7 @@ class Inventory:
             if host.name == name:
                 return host
         known = ", ".join(host.name for host in self.hosts)
-        raise SettingsError(f"there is no host {name!r}{_near(name, [h.name for h in self.hosts])}: {known}")
+        raise SettingsError(f"there is no host {name!r}{near(name, [h.name for h in self.hosts])}: {known}")
 
 
 # ---------------------------------------------------------------- reading
@@ -151,7 +127,7 @@ def host_name(host: Host) -> str:
 
 def _build(content: dict[str, Any], name: str, where: str) -> Inventory:
     faults: list[str] = []
-    _unknown("", content, ("name", "defaults", "hosts"), faults)
+    unknown("", content, ("name", "defaults", "hosts"), faults)
     name = content.get("name", name)
     if not isinstance(name, str) or not _PROJECT.fullmatch(name):
         faults.append(f"name: must be small letters, digits, '-' and '_', no sign first (is {name!r})")
@@ -161,7 +137,7 @@ def _build(content: dict[str, Any], name: str, where: str) -> Inventory:
     if not isinstance(defaults, dict):
         faults.append("defaults: must be a table, [defaults]")
     else:
-        shared = _values("defaults", defaults, set(_KEYS) - {"ssh", "role", "address"}, faults)
+        shared = _values("defaults", defaults, set(KEYS) - {"ssh", "role", "address"}, faults)
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         faults.append("hosts: write a table for each host, [hosts.NAME]")
         tables = None
@@ -177,7 +153,7 @@ def _host(name: str, table: dict[str, Any], shared: dict[str, Any], faults: list
     if not _NAME.fullmatch(name):
         faults.append(f"{path}: a name has 1 to 63 letters, digits, '-', '_' and '.'")
     before = len(faults)
-    own = _values(path, table, set(_KEYS), faults)
+    own = _values(path, table, set(KEYS), faults)
     if "ssh" not in table:
         faults.append(f'{path}.ssh: is missing: write ssh = "user@host"')
     values = {**shared, **own}
@@ -208,150 +184,13 @@ def _between(hosts: list[Host], malformed: bool) -> list[str]:
 
 
 def _values(path: str, table: dict[str, Any], keys: set[str], faults: list[str]) -> dict[str, Any]:
-    _unknown(path, table, keys, faults)
+    unknown(path, table, keys, faults)
     found = {}
     for key in table.keys() & keys:
         try:
-            found[key] = _KEYS[key](table[key])
-        except _Inside as inside:
+            found[key] = KEYS[key](table[key])
+        except Inside as inside:
             faults += [f"{path}.{key}.{fault}" for fault in inside.args[0]]
         except ValueError as fault:
             faults.append(f"{path}.{key}: {fault} (is {table[key]!r})")
     return found
-
-
-class _Inside(ValueError):
-    """Faults of a table, each with its key."""
-
-
-def _unknown(path: str, table: Mapping[str, Any], keys: Iterable[str], faults: list[str]) -> None:
-    for key in table.keys() - set(keys):
-        shown = f"{path}.{key}" if path else key
-        if path == "defaults" and key in _KEYS:
-            faults.append(f"{shown}: cannot be the same for all hosts: set it for each")
-        else:
-            faults.append(f"{shown}: there is no such key{_near(key, keys)}")
-
-
-def _near(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def split_port(text: str) -> tuple[str, str]:
-    """ "host:22" as (host, "22"); a bare IPv6 address has no port."""
-    place, colon, port = text.rpartition(":")
-    if colon and port.isdigit() and (":" not in place.rpartition("@")[2] or place.endswith("]")):
-        return place, port
-    return text, ""
-
-
-# ---------------------------------------------------------------- one key each
-
-
-def _ssh(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[^\s-]\S*", value):
-        raise ValueError('must be "user@host", "user@host:port" or an alias of the ssh config')
-    return value
-
-
-def _role(value: Any) -> str:
-    if value not in ("master", "worker"):
-        raise ValueError('must be "master" or "worker"')
-    return str(value)
-
-
-def _address(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(:\d{1,5})?", value):
-        raise ValueError('must be a name or an address, with a port or without: "192.0.2.1:5000"')
-    port = split_port(value)[1]
-    if port and not 0 < int(port) < 65536:
-        raise ValueError("has a port that cannot be")
-    return value
-
-
-def _workers(value: Any) -> int | str:
-    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise ValueError('must be a whole number, 0 or more, or "auto"')
-    return value  # type: ignore[no-any-return]
-
-
-def _strings(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError('must be a table: {name = "value"}')
-    bad = [name for name, one in value.items() if not isinstance(one, str | int | float)]
-    if bad:
-        raise _Inside([f"{name}: must be a text or a number (is {value[name]!r})" for name in bad])
-    return {name: str(one).lower() if isinstance(one, bool) else str(one) for name, one in value.items()}
-
-
-def _env(value: Any) -> dict[str, str]:
-    found = _strings(value)
-    known = {setting.variable for setting in REGISTRY}
-    faults = []
-    for name in found:
-        if name in _OURS:
-            faults.append(f"{name}: deploying sets it by itself: leave it out")
-        elif name.startswith("TASKYARD_") and name not in known:
-            faults.append(f"{name}: there is no such setting{_near(name, known)}")
-    if faults:
-        raise _Inside(faults)
-    return found
-
-
-def _limits(value: Any) -> Limits:
-    if not isinstance(value, dict):
-        raise ValueError('must be a table: {memory = "2g", cpus = 1.5}')
-    faults: list[str] = []
-    _unknown("", value, ("memory", "cpus", "pids"), faults)
-    memory, cpus, pids = value.get("memory", 0), value.get("cpus", 0.0), value.get("pids", PIDS)
-    match = _MEMORY.fullmatch(str(memory))
-    if match is None or isinstance(memory, bool):
-        faults.append(f'memory: must be a size such as "512m" or "2g" (is {memory!r})')
-    if not isinstance(cpus, int | float) or isinstance(cpus, bool) or cpus < 0:
-        faults.append(f"cpus: must be a number, 0 or more (is {cpus!r})")
-    if not isinstance(pids, int) or isinstance(pids, bool) or pids < 0:
-        faults.append(f"pids: must be a whole number, 0 or more (is {pids!r})")
-    if faults or match is None:
-        raise _Inside(faults)
-    return Limits(int(float(match[1]) * _UNITS[match[2].lower()]), float(cpus), pids)
-
-
-def _mounts(value: Any) -> tuple[Mount, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise ValueError('must be a list of folders: ["/srv/data", "/srv/out:rw"]')
-    found = []
-    for one in value:
-        path, _, mode = one.partition(":")
-        if mode not in ("", "ro", "rw") or not PurePosixPath(path).is_absolute():
-            raise ValueError('has what is no absolute path, with ":rw" or without')
-        found.append(Mount(path, mode == "rw"))
-    return tuple(found)
-
-
-def _gpus(value: Any) -> int:
-    if value == "all":
-        return -1
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError('must be a number, or "all"')
-    return value
-
-
-def _socket(value: Any) -> str:
-    if not isinstance(value, str) or not PurePosixPath(value).is_absolute() or ":" in value:
-        raise ValueError("must be the absolute path of a socket on the host")
-    return value
-
-
-_KEYS: dict[str, Callable[[Any], Any]] = {
-    "ssh": _ssh,
-    "role": _role,
-    "address": _address,
-    "workers": _workers,
-    "labels": _strings,
-    "limits": _limits,
-    "mounts": _mounts,
-    "env": _env,
-    "gpus": _gpus,
-    "docker_socket": _socket,
-}

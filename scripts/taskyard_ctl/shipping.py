@@ -12,10 +12,8 @@ import json
 import subprocess
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,29 +21,12 @@ import docker.errors  # type: ignore[import-untyped]
 import requests
 
 from taskyard.errors import EngineError, HostError
+from taskyard_ctl.layout import PIECE, Cargo, archive, compressed, entry, place
 
-LEVEL = 3  # of compression: a third more costs thrice the time
-PIECE = 1 << 20
 SMALL = 1 << 20  # a description is smaller, a layer that is smaller too does no harm
-_OCI = "application/vnd.oci.image"
-_FORM = {"schemaVersion": 2}
 _GZIP = b"\x1f\x8b"
 
 Progress = Callable[[int], None]  # so many bytes more were sent
-
-
-@dataclass(frozen=True, slots=True)
-class Cargo:
-    """One image, ready to be sent: its name, and what it is made of."""
-
-    name: str
-    config: bytes
-    layers: tuple[str, ...]  # digests of the layers uncompressed, lowest first
-    architecture: str
-
-    @property
-    def unique(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self.layers))
 
 
 class Hold:
@@ -102,15 +83,15 @@ class Hold:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as saving:
             assert saving.stdout is not None and saving.stderr is not None
-            with suppress(tarfile.ReadError), tarfile.open(fileobj=saving.stdout, mode="r|") as archive:
-                for entry in archive:
-                    content = archive.extractfile(entry) if entry.isfile() else None
+            with suppress(tarfile.ReadError), tarfile.open(fileobj=saving.stdout, mode="r|") as saved:
+                for member in saved:
+                    content = saved.extractfile(member) if member.isfile() else None
                     if content is None:
                         continue
-                    if entry.size <= SMALL:
-                        small[entry.name] = content.read()
-                        content = io.BytesIO(small[entry.name])
-                    if not entry.name.endswith((".json", "VERSION")):
+                    if member.size <= SMALL:
+                        small[member.name] = content.read()
+                        content = io.BytesIO(small[member.name])
+                    if not member.name.endswith((".json", "VERSION")):
                         self._take(content, wanted)
             said = saving.stderr.read().decode(errors="replace").strip()
         missing = [layer for layer in wanted if not self.blob(layer).exists()]
@@ -140,7 +121,7 @@ class Hold:
             plain.seek(0)
             part_file = self.blob(name).with_suffix(".part")
             with part_file.open("wb") as target:
-                target.writelines(_compressed(_entry(_place(name), size, plain)))
+                target.writelines(compressed(entry(place(name), size, plain)))
             part_file.replace(self.blob(name))
 
 
@@ -170,7 +151,7 @@ def send(client: Any, hold: Hold, cargo: Cargo, skip: int, progress: Progress) -
     """Load an image into another engine; returns the bytes sent. Once more in full if that is refused."""
     sent = _Counter(progress)
     try:
-        _load(client, sent.count(_archive(hold, cargo, skip)))
+        _load(client, sent.count(archive(cargo, skip, hold.blob, hold.plain_size)))
         if _is_there(client, cargo):
             return sent.bytes
         refusal = "it loaded something else"
@@ -180,7 +161,7 @@ def send(client: Any, hold: Hold, cargo: Cargo, skip: int, progress: Progress) -
             raise _fault(cargo, refusal) from None
     if skip:
         try:
-            _load(client, sent.count(_archive(hold, cargo, 0)))
+            _load(client, sent.count(archive(cargo, 0, hold.blob, hold.plain_size)))
         except (docker.errors.DockerException, requests.RequestException) as fault:
             raise _fault(cargo, _reason(fault)) from None
         if _is_there(client, cargo):
@@ -199,79 +180,6 @@ def _is_there(client: Any, cargo: Cargo) -> bool:
         return tuple(client.images.get(cargo.name).attrs["RootFS"]["Layers"]) == cargo.layers
     except docker.errors.ImageNotFound:
         return False
-
-
-def _archive(hold: Hold, cargo: Cargo, skip: int) -> Iterator[bytes]:
-    """The archive without the lowest `skip` layers, compressed."""
-    for name, content in _descriptions(hold, cargo):
-        yield from _compressed(_entry(name, len(content), io.BytesIO(content)))
-    lowest = set(cargo.layers[:skip])
-    for layer in cargo.unique:
-        if layer not in lowest:
-            with hold.blob(layer).open("rb") as blob:
-                while part := blob.read(PIECE):
-                    yield part
-    yield from _compressed(iter([bytes(2 * tarfile.BLOCKSIZE)]))
-
-
-def _descriptions(hold: Hold, cargo: Cargo) -> list[tuple[str, bytes]]:
-    """The small files of the layout: containerd's store reads the index, others `manifest.json`."""
-    config = _part("config.v1+json", _digest(cargo.config), len(cargo.config))
-    layers = [_part("layer.v1.tar", layer, hold.plain_size(layer)) for layer in cargo.layers]
-    image = json.dumps({**_FORM, "mediaType": f"{_OCI}.manifest.v1+json", "config": config, "layers": layers})
-    entry = _part("manifest.v1+json", _digest(image.encode()), len(image))
-    place, _, tag = cargo.name.rpartition(":")
-    first, slash, _ = place.partition("/")
-    if not slash:
-        place = f"docker.io/library/{place}"
-    elif not {".", ":"} & set(first) and first != "localhost":
-        place = f"docker.io/{place}"
-    entry["annotations"] = {
-        "io.containerd.image.name": f"{place}:{tag}",
-        "org.opencontainers.image.ref.name": tag,
-    }
-    index = {**_FORM, "mediaType": f"{_OCI}.index.v1+json", "manifests": [entry]}
-    places = [_place(layer) for layer in cargo.layers]
-    older = {"Config": _place(config["digest"]), "RepoTags": [cargo.name], "Layers": places}
-    return [
-        ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'),
-        ("index.json", json.dumps(index).encode()),
-        (_place(entry["digest"]), image.encode()),
-        (_place(config["digest"]), cargo.config),
-        ("manifest.json", json.dumps([older]).encode()),
-    ]
-
-
-def _part(kind: str, digest: str, length: int) -> dict[str, Any]:
-    return {"mediaType": f"{_OCI}.{kind}", "digest": digest, "size": length}
-
-
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def _place(digest: str) -> str:
-    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
-
-
-def _entry(name: str, length: int, content: IO[bytes]) -> Iterator[bytes]:
-    """An entry of a tar: header, content, and zeros up to a whole block."""
-    info = tarfile.TarInfo(name)
-    info.size = length
-    info.mode = 0o644
-    yield info.tobuf(tarfile.USTAR_FORMAT if length < 8 << 30 else tarfile.GNU_FORMAT)
-    while part := content.read(PIECE):
-        yield part
-    yield bytes(-length % tarfile.BLOCKSIZE)
-
-
-def _compressed(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """One member of a gzip file."""
-    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, 31)
-    for part in parts:
-        if packed := packer.compress(part):
-            yield packed
-    yield packer.flush()
 
 
 class _Counter:

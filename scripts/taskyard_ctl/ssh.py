@@ -27,7 +27,8 @@ import requests
 
 from taskyard.clock import Deadline
 from taskyard.errors import EngineError, HostError, RefusedError, TaskyardError, UnreachableError
-from taskyard_ctl.inventory import Host, split_port
+from taskyard_ctl.inventory import Host
+from taskyard_ctl.inventory_keys import split_port
 
 CONNECT_S = 10
 LOGIN_S = 30.0  # jump hosts and slow name servers included

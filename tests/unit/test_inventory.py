@@ -5,7 +5,8 @@ import re
 import pytest
 
 from taskyard.errors import SettingsError
-from taskyard_ctl.inventory import _KEYS, EXAMPLE, Host, Limits, Mount, of_targets, parse
+from taskyard_ctl.inventory import EXAMPLE, Host, of_targets, parse
+from taskyard_ctl.inventory_keys import KEYS, Limits, Mount
 
 MASTER = '[hosts.one]\nssh = "a@one"\nrole = "master"\n'
 
@@ -38,7 +39,7 @@ def test_the_example_documents_every_key() -> None:
         "/run/user/1000/docker.sock",
     )  # fmt: skip
     assert inventory.master.address == "192.0.2.1:5000"
-    for key in _KEYS:
+    for key in KEYS:
         assert re.search(rf"^{key} = ", text, re.MULTILINE), key
 
 

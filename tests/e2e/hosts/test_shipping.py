@@ -12,7 +12,8 @@ from testhosts import CONTAINERD, Lab, TestHost
 from taskyard.errors import EngineError, HostError
 from taskyard_ctl.images import Images
 from taskyard_ctl.inventory import Host
-from taskyard_ctl.shipping import Cargo, Hold, send, shared
+from taskyard_ctl.layout import Cargo
+from taskyard_ctl.shipping import Hold, send, shared
 from taskyard_ctl.ssh import Link
 
 Docker = Callable[..., str]
