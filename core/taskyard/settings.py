@@ -7,6 +7,7 @@ are generated from it. A role accepts and ignores another role's variables, so o
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,12 @@ def _names(raw: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in raw.split(",") if name.strip())
 
 
+def _size(raw: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*[bkmg]?", raw, re.IGNORECASE):
+        raise ValueError("must be a number of bytes, or one with k, m or g")
+    return raw
+
+
 def _slots(raw: str) -> int:
     if raw == "auto":
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -114,6 +121,8 @@ REGISTRY: tuple[Setting, ...] = (
             "What plain tasks run."),
     Setting("WORKERS", _whole, "1", "ctl", "containers",
             "How many workers compose starts; `taskyard scale` keeps it."),
+    Setting("MEMORY", _size, "4g", "ctl", "bytes, or with k, m or g",
+            "The most memory of a container that compose starts; beyond it, the kernel ends what it runs."),
     Setting("SLOTS", _slots, "1", "worker", "processes",
             "Processes in a worker that run tasks; auto = the CPUs it may use."),
     Setting("HOST", _text, "", "worker", "text",

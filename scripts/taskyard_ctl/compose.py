@@ -26,6 +26,7 @@ from taskyard_ctl.yard import YardFolder
 
 CURE = "start it, or use 'taskyard up --local'"
 MASTER_GRACE_S = 10
+CONTAINER_UID = 10001
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 NUMBER, WORKING_DIR = "com.docker.compose.container-number", "com.docker.compose.project.working_dir"
 OWN_IMAGES = ("taskyard-master", "taskyard-worker")
@@ -187,10 +188,13 @@ class ComposeEngine:
     def _compose(
         self, *arguments: str, built: images.Images | None = None, stdin: IO[bytes] | int = subprocess.DEVNULL
     ) -> str:
-        file = kit_folder() / "docker-compose.yml"
-        command = [*self._words, "--project-name", self.project, "--file", str(file)]
+        environ = self._environ(built)
+        command = [*self._words, "--project-name", self.project]
+        command += ["--file", str(kit_folder() / "docker-compose.yml")]
+        if "TASKYARD_AUTHKEY_FILE" in environ:
+            command += ["--file", str(kit_folder() / "docker-compose.secrets.yml")]
         command += ["--project-directory", str(self._folder.path), *arguments]
-        done = subprocess.run(command, env=self._environ(built), stdin=stdin, capture_output=True, text=True)
+        done = subprocess.run(command, env=environ, stdin=stdin, capture_output=True, text=True)
         if done.returncode:
             raise EngineError(f"{' '.join(self._words)} {arguments[0]} failed: {_fault(done.stderr)}")
         return done.stdout.strip()
@@ -199,8 +203,12 @@ class ComposeEngine:
         """What the compose file asks for; the key and paths as they are on this host."""
         values = self._folder.child_environ()
         settings = self._folder.basics
-        values.pop("TASKYARD_AUTHKEY_FILE", None)
-        values["TASKYARD_AUTHKEY"] = settings.authkey.decode() or "-"  # to stop, none is needed
+        if values.get("TASKYARD_AUTHKEY_FILE"):
+            _check_readable(Path(values["TASKYARD_AUTHKEY_FILE"]))
+            values["TASKYARD_AUTHKEY"] = "-"  # the containers get it as a file
+        else:
+            values.pop("TASKYARD_AUTHKEY_FILE", None)
+            values["TASKYARD_AUTHKEY"] = settings.authkey.decode() or "-"  # to stop, none is needed
         values["TASKYARD_ADDRESS"] = settings.address
         values.pop("TASKYARD_WEB_TOKEN_FILE", None)
         # Without a token nothing is served inside, where it would have to listen on all interfaces.
@@ -212,6 +220,16 @@ class ComposeEngine:
         if built is not None:
             values["TASKYARD_MASTER_IMAGE"], values["TASKYARD_WORKER_IMAGE"] = built.master, built.worker
         return values
+
+
+def _check_readable(key: Path) -> None:
+    """Compose hands a file on with the mode that it has here, to a container whose user is another."""
+    found = key.stat()
+    if not found.st_mode & (0o400 if found.st_uid == CONTAINER_UID else 0o004):
+        raise UsageError(
+            f"TASKYARD_AUTHKEY_FILE: containers cannot read {key}: let it be read by all (chmod 444), in a"
+            " folder that only you may enter (chmod 700)"
+        )
 
 
 def _labels(container: Any) -> dict[str, str]:
