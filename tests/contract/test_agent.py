@@ -156,6 +156,18 @@ def test_a_time_limit_ends_a_task_and_tells_how_long_it_ran(master: Master) -> N
     assert 0.2 <= run.seconds < 5
 
 
+def test_a_value_beyond_the_limit_here_is_refused_alone(master: Master) -> None:
+    """The master's limit may be larger than ours."""
+    master.worker("def work(n): return len(n)", payload=1000)
+    connection = master.join().welcome()
+    connection.grant(grant(1, 0, ["a", "x" * 200_000, "bcd"]))
+    outcomes = connection.settled(0, 1, 2)
+    assert outcomes[0] == ("completed", 1)
+    assert outcomes[2] == ("completed", 3)
+    assert outcomes[1][0] == "refused"
+    assert "TASKYARD_PAYLOAD" in outcomes[1][1].message
+
+
 def test_what_tasks_print_is_tagged(master: Master) -> None:
     worker = master.worker("def work(n): print('hello from', n)")
     connection = master.join().welcome()
@@ -406,6 +418,19 @@ def test_a_grant_that_comes_while_draining_goes_back(master: Master, tmp_path: P
     assert kinds(connection.settled(1)) == {1: "released"}
     let(tmp_path, 0)
     connection.settled(0, 1)
+    assert worker.code() == 0
+
+
+def test_a_worker_that_leaves_is_not_told_to_stay(master: Master, tmp_path: Path) -> None:
+    worker = master.worker(GATE)
+    connection = master.join().welcome(lease=0.3)
+    connection.grant(grant(1, 0, [0]))
+    begun(tmp_path, 0)
+    worker.signal()
+    eventually(lambda: connection.next(Beat).state == "draining")
+    connection.notice("undrain")
+    let(tmp_path, 0)
+    connection.settled(0)
     assert worker.code() == 0
 
 

@@ -23,22 +23,20 @@ from taskyard import messages as m
 from taskyard.messages import Outcome, Reply
 from taskyard.scan import Listing
 from taskyard.settings import Settings
-from taskyard_worker.identity import Beacon, Identity, baked, memory
+from taskyard_worker.identity import Identity, baked
 from taskyard_worker.link import Link
 from taskyard_worker.outbox import Outbox
 from taskyard_worker.pace import Paces
 from taskyard_worker.pieces import Piece
 from taskyard_worker.prints import Printer
 from taskyard_worker.process import Start
+from taskyard_worker.pulse import Pulse
 from taskyard_worker.slots import Limits, Slots
 from taskyard_worker.stock import Stock
 from taskyard_worker.watcher import Watcher
 
 PLAIN = "plain"  # the function of plain tasks; a worker with TASKYARD_FUNCTION lists it
-BEAT_SECONDS = 10.0  # between two heartbeats at most
-NEWS_SECONDS = 2.0  # between two at least, while what runs changes
 BALANCE_SECONDS = 0.25  # between two looks at whether too much is held
-SILENCE_SECONDS = 3.0  # without a byte from the master, and a whole lease: its connection is given up
 RETRY_SECONDS = 1.0  # after the master could not do what it was asked for
 
 logger = logging.getLogger(__name__)
@@ -62,22 +60,21 @@ class Agent:
         self._settings = settings
         self._me = me
         self._watcher = watcher
-        self._beacon = Beacon()
         self._paces = Paces(settings.slots, settings.batch)
         self._stock = Stock(self._paces, settings.payload)
-        self._lease_seconds = 30.0
         self._asking = False  # a request for tasks is at the master
         self._not_before = 0.0  # when the master may be asked again after it failed, monotonic
+        self._leaving = False
         self._turning = False
         self._timer: asyncio.TimerHandle | None = None
-        self._beat_now = asyncio.Event()
+        self._pulse = Pulse(self, me, self.link, self.slots)
         self._joined = 0
 
     async def run(self) -> None:
         """Work, for ever; raises TaskyardError where that is not possible."""
         self._loop = asyncio.get_running_loop()
         self.slots.start()
-        works = (self.link.run(), self._beat(), self._balance(), self._watch())
+        works = (self.link.run(), self._pulse.run(), self._balance(), self._watch())
         tasks = [self._loop.create_task(work) for work in works]
         try:
             await asyncio.gather(*tasks)
@@ -99,8 +96,9 @@ class Agent:
         """Whether nothing is held."""
         return next(self.held(), None) is None and not self.slots.busy
 
-    def drain(self) -> None:
+    def drain(self, for_good: bool = False) -> None:
         """Take nothing new, give back what has not begun, finish what runs."""
+        self._leaving = self._leaving or for_good
         if self.state != "running":
             return
         failpoints.passing("drain.before")
@@ -108,14 +106,16 @@ class Agent:
         log.event(logger, "draining", f"worker {self._me.id} drains: it finishes what runs")
         self.slots.hasten(True)
         self._release(self._stock.clear())
-        self._beat_now.set()
+        self._pulse.quicken()
         self._soon()
 
     def undrain(self) -> None:
-        """Work again."""
+        """Work again, unless this process is about to end."""
+        if self._leaving:
+            return
         self.state = "running"
         self.slots.hasten(False)
-        self._beat_now.set()
+        self._pulse.quicken()
         self._soon()
 
     def drop(self, leases: Iterable[int]) -> None:
@@ -168,7 +168,7 @@ class Agent:
 
     def connected(self, welcome: m.Welcome) -> None:
         failpoints.passing("joined.after")
-        self._lease_seconds = welcome.lease
+        self._pulse.lease_seconds = welcome.lease
         self._joined += 1
         self._not_before = 0.0
         listing = self._watcher.listing
@@ -181,7 +181,7 @@ class Agent:
         self.drop(welcome.drop)
         for lease in self._stock.alone:
             self._begin(lease)
-        self._beat_now.set()
+        self._pulse.quicken()
         self._soon()
 
     def disconnected(self) -> None:
@@ -270,11 +270,11 @@ class Agent:
             self._settle(now)
         if self.state == "draining" and self.idle:
             self.state = "drained"
-            self._beat_now.set()
+            self._pulse.quicken()
         self.changed.set()
 
     def _ask(self) -> None:
-        if self._asking or not self._watcher.listing.functions:
+        if self._asking or self.slots.down or not self._watcher.listing.functions:
             return
         wish = self._paces.wish(self._stock.counts(), self.slots.idle)
         if wish is not None:
@@ -301,43 +301,6 @@ class Agent:
 
     # ------------------------------------------------------------ now and then
 
-    async def _beat(self) -> None:
-        """Renew what is held, and show that this loop runs."""
-        while True:
-            self._beat_now.clear()
-            running = self.slots.running()
-            self._beacon.show({"id": self._me.id, "pid": os.getpid(), "state": self._shown()})
-            if self.link.up:
-                leases = sorted({held.lease for held in self.held()})
-                beat = m.Beat(0, leases, running, self.state, memory([os.getpid(), *self.slots.pids()]))
-                self.link.request(beat, self._on_beaten)
-                failpoints.passing("beat.after")
-                silent = time.monotonic() - self.link.heard
-                if silent > max(SILENCE_SECONDS, self._lease_seconds):
-                    self.link.reset(f"nothing came from the master for {silent:.0f} s")
-            await self._quiet(min(self._lease_seconds / 3, BEAT_SECONDS), running)
-
-    async def _quiet(self, seconds: float, told: list[m.Running]) -> None:
-        """Wait so long, or until there is an order, or until something else runs than the master was told.
-
-        So people see what runs, and a worker that is idle or at one long task says nothing in between.
-        """
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            try:
-                await asyncio.wait_for(self._beat_now.wait(), min(left, NEWS_SECONDS))
-                return
-            except TimeoutError:
-                if _tasks(self.slots.running()) != _tasks(told):
-                    return
-
-    def _shown(self) -> str:
-        return self.state if self.link.up else "connecting"
-
-    def _on_beaten(self, reply: Reply | None) -> None:
-        if isinstance(reply, m.Beaten):
-            self.drop(reply.drop)
-
     async def _balance(self) -> None:
         """Give back what would wait here for long: others may be idle."""
         while True:
@@ -360,7 +323,3 @@ class Agent:
             if self.link.up:
                 self.link.request(m.Functions(0, self._offered(listing), listing.digest), lambda _: None)
             self._soon()
-
-
-def _tasks(running: list[m.Running]) -> list[tuple[int, str, int]]:
-    return [(one.slot, one.job, one.index) for one in running]

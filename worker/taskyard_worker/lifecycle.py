@@ -122,7 +122,7 @@ async def serve_plain(settings: Settings, me: Identity, watcher: Watcher, signal
 async def leave(agent: Agent, signals: Signals, drain: float) -> int:
     """Drain, then stop what still runs, then wait for the master to have it all; returns the exit code."""
     deadline = Deadline.after(drain)
-    agent.drain()
+    agent.drain(for_good=True)
     await _until(agent, lambda: signals.second.is_set() or not agent.slots.busy, deadline)
     cut = len(agent.slots.running())
     if cut:

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import os
 import random
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,8 +21,9 @@ from typing import Protocol
 
 from taskyard import log
 from taskyard.backoff import delay
-from taskyard.messages import Failure, Held, Outcome, Running
+from taskyard.messages import Held, Outcome, Running
 from taskyard_worker import memory
+from taskyard_worker.ending import Ending
 from taskyard_worker.pieces import Batch, Piece, fits, place
 from taskyard_worker.prints import Listener, Prints
 from taskyard_worker.process import Process, Start
@@ -32,6 +32,7 @@ from taskyard_worker.reasons import Cgroup, death
 RECALL_SECONDS = 0.05  # a task that runs longer keeps nothing waiting behind it
 LOADING_SECONDS = 300.0  # how long a slot may import and decode before its first task begins
 RETIRE_SECONDS = 5.0  # how long a process may take to end by itself
+_CLOSED = "a task closed the pipes that its process works with"
 
 logger = logging.getLogger(__name__)
 
@@ -293,7 +294,9 @@ class Slot:
         if process is None or not process.ended():
             return
         code = process.reap()
-        beside = self._beside(self)
+        ours = bool(self._fate or self._retiring)
+        words = _CLOSED if code == memory.CLOSED else death(code, self._cgroup, self._kills)
+        ending = Ending(code, words, ours, self._late, self._beside(self))
         loop = asyncio.get_running_loop()
         for fd in (process.bell, process.prints, process.gone):
             if fd >= 0:
@@ -301,60 +304,22 @@ class Slot:
         self._listener.finish(self._tag())
         self.process = None
         batches, self.batches = list(self.batches), deque()
-        words = self._words(code)
         for batch in batches:
-            self._account(batch, code, words, beside)
+            outcomes, rest = ending.account(batch)
+            if outcomes:
+                self._owner.settled(batch.piece, outcomes)
+            if rest is not None:
+                self._owner.returned(rest)
         process.close()
         if self._stopped:
             return
-        expected = bool(self._fate or self._retiring)
-        if not expected:
+        if not ours:
             log.event(logger, "slot-died", f"slot {self.number}: {words}", logging.WARNING, code=code)
-        if self._ready or expected:
+        if self._ready or ours:
             self.start()
         else:
             self._start_later()
         self._owner.hungry()
-
-    def _words(self, code: int) -> str:
-        if code == memory.CLOSED:
-            return "a task closed the pipes that its process works with"
-        return death(code, self._cgroup, self._kills)
-
-    def _account(self, batch: Batch, code: int, words: str, beside: bool) -> None:
-        """Settle what a batch has come to, charge its running task if that is to blame, return the rest."""
-        done = batch.done
-        outcomes = batch.outcomes(done) if done > batch.taken else []
-        charge = None if batch.dropped else self._charge(batch, code, words, beside)
-        if charge is not None:
-            outcomes.append(charge)
-            done += 1
-        if outcomes:
-            self._owner.settled(batch.piece, outcomes)
-        if done < batch.limit and not batch.dropped:
-            self._owner.returned(batch.piece.cut(done, batch.limit))
-
-    def _charge(self, batch: Batch, code: int, words: str, beside: bool) -> Outcome | None:
-        """The outcome of the task that ran when the process ended; None if there was none, or it is free."""
-        piece, index, loading = batch.piece, batch.done, batch.phase == memory.LOADING
-        if batch.running is None and not loading:
-            return None
-        started = batch.since(index) if not loading else time.monotonic()
-        if self._late == (batch.seq, index):
-            what = (
-                "the import of its module took too long"
-                if loading
-                else f"ran longer than {piece.timeout:g} s"
-            )
-            return piece.outcome(
-                "timeout", index, started, Failure("timed out", "", f"{what}; it was killed")
-            )
-        if self._fate or self._retiring:
-            return None
-        if code == -signal.SIGKILL and beside:
-            return piece.outcome("suspect", index, started)
-        where = " while its module was imported" if loading else ""
-        return piece.outcome("killed", index, started, Failure("killed", "", words + where))
 
     # ------------------------------------------------------------ what it prints
 

@@ -89,6 +89,11 @@ class Slots:
         return sum(1 for slot in self.all if slot.takes and not slot.batches)
 
     @property
+    def down(self) -> bool:
+        """Whether no slot has a process, because none can be started at the moment."""
+        return all(slot.process is None for slot in self.all)
+
+    @property
     def suspect(self) -> bool:
         """Whether a slot has a task that may kill this worker."""
         return any(batch.piece.suspect for slot in self.all for batch in slot.batches)

@@ -95,6 +95,8 @@ class Stock:
         """Take out what would wait here for long, from the end: others may be idle."""
         if not self._queue:
             return []
+        if slots.down:
+            return self.clear()
         excess: list[Piece] = []
         for function, queued in self.counts().items():
             count = self._paces.excess(function, queued, slots.stuck(function))
