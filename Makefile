@@ -57,6 +57,9 @@ down: setup ## stop the yard; what it accepted is kept
 bench: setup ## tasks a second, beside the plain multiprocessing pattern
 	@$(BIN)/taskyard bench
 
+chaos-long: setup ## every fault for ten minutes, as root; writes docs/reliability.md
+	@$(BIN)/python tests/chaos/long.py
+
 clean: ## remove .venv, builds and caches; keep the yard's state, .env and images
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .taskyard/cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -39,7 +39,9 @@ class Rig(Lab):
         super().__init__(folder, tasks, lease=lease, grace=grace, **settings)
         self.executions = folder / "executions.log"
         self.environ["CHAOS_LOG"] = str(self.executions)
-        self.environ["PYTHONPATH"] = str(HERE)
+        self.environ["PYTHONPATH"] = os.pathsep.join(
+            [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         self.ends: Counter[tuple[str, int]] = Counter()
         self.faults: Counter[str] = Counter()  # besides ends, by kind
         self._reported: Counter[tuple[str, int]] = Counter()

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import Rig, running_rig
+from rig import Rig, note, running_rig
 from support import eventually
 
 from taskyard.errors import StorageError
+from taskyard_ctl.chaos.oracle import Report
 from taskyard_ctl.chaos.probe import Tasks
 from taskyard_master.journal import Journal
 from taskyard_master.ledger import Ledger
@@ -80,6 +81,7 @@ def test_a_flipped_bit_is_never_silent(whole: Path, tmp_path: Path) -> None:
         except StorageError:
             refused += 1
         copy.unlink()
+    note(Report(faults={"bit flips": FLIPS, "of them refused, the rest without effect": refused}))
     assert refused > FLIPS / 4, "flips were noticed"
 
 
