@@ -48,7 +48,7 @@ class Yard:
         address: str,
         authkey: bytes | str,
         *,
-        ssl: "ssl_module.SSLContext | None" = None,
+        ssl: "ssl_module.SSLContext | Callable[[], ssl_module.SSLContext] | None" = None,
         label: str = "client",
         patience: float = PATIENCE,
         reconnect: float | None = None,
@@ -100,9 +100,9 @@ class Yard:
         """The yard of these settings; `allow` comes on top of theirs."""
         context = None
         if settings.tls:
-            from taskyard.tls import client_context
+            from taskyard.tls import following
 
-            context = client_context(settings)
+            context = following(settings)
         return cls(
             settings.address, settings.authkey, ssl=context, label=label, patience=patience,
             reconnect=reconnect, allow=(*settings.allow, *allow), payload=settings.payload,

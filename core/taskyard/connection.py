@@ -44,6 +44,7 @@ class Connection:
     """A connection that reconnects; safe for use by many threads.
 
     hello      makes the first message of each connection
+    tls        the context to dial with, or what gives it, asked each time
     patience   seconds for the first connection, within `start`
     reconnect  seconds that a lost connection may stay so, None = for ever; after that, or when
                the master refuses us, everything raises why
@@ -57,7 +58,7 @@ class Connection:
         authkey: bytes,
         hello: Callable[[], Hello],
         *,
-        tls: "ssl.SSLContext | None" = None,
+        tls: "ssl.SSLContext | Callable[[], ssl.SSLContext] | None" = None,
         patience: float = PATIENCE,
         reconnect: float | None = None,
         frame_limit: int = 16 << 20,
@@ -195,7 +196,7 @@ class Connection:
             try:
                 wire, welcome = dial(
                     self.address, self._authkey, self._hello(), deadline,
-                    tls=self._tls, frame_limit=self._frame_limit,
+                    tls=self._tls() if callable(self._tls) else self._tls, frame_limit=self._frame_limit,
                 )  # fmt: skip
             except (RefusedError, NoYardError):
                 raise

@@ -1,15 +1,20 @@
 """TLS between hosts, as processes use it: contexts from the settings, and the client's end of it."""
 
+import logging
 import socket
 import ssl
+from collections.abc import Callable
 from threading import Lock
 
 from taskyard.clock import Deadline
-from taskyard.errors import UnreachableError
+from taskyard.errors import SettingsError, UnreachableError
+from taskyard.log import event
 from taskyard.settings import Settings, split_address
-from taskyard.tls_context import side
+from taskyard.tls_context import LiveContext, side
 from taskyard.tls_faults import refusal
 from taskyard.tls_files import Files
+
+_log = logging.getLogger(__name__)
 
 _READ = 1 << 16  # bytes at a time
 _MOST = 1 << 20  # bytes read out of OpenSSL at a time
@@ -19,6 +24,26 @@ def client_context(settings: Settings) -> ssl.SSLContext | None:
     """What a client or worker dials with, None where TLS is off; raises SettingsError."""
     files = Files.of(settings)
     return side(files, server=False) if files else None
+
+
+def following(settings: Settings) -> Callable[[], ssl.SSLContext] | None:
+    """The same for a process that dials again and again: new files are used from the next time on.
+
+    Files of no use are logged, and what was loaded before stays in use.
+    """
+    files = Files.of(settings)
+    if files is None:
+        return None
+    live = LiveContext(files, server=False)
+
+    def current() -> ssl.SSLContext:
+        try:
+            live.refresh()
+        except SettingsError as fault:
+            event(_log, "tls-kept", f"{fault}; what was loaded before stays in use", logging.ERROR)
+        return live.context
+
+    return current
 
 
 def server_context(settings: Settings) -> ssl.SSLContext | None:

@@ -18,7 +18,7 @@ from scripts import all_pythons, tutorial
 from serving import KEY, LOOPS, Raw, Serving, serving
 from support import eventually
 from tlspeers import careless, worker_of
-from yardcerts import CLIENT, add, files, now, settings, yard
+from yardcerts import CLIENT, WORKER, add, files, now, settings, yard
 
 from taskyard import Yard
 from taskyard.errors import RefusedError, TaskyardError, UnreachableError
@@ -197,3 +197,19 @@ def test_unmodified_scripts_of_every_python_come_through_the_tunnel(
                 tutorial(program, "queue_methods.py", (host, int(port)), KEY).output()
         finally:
             tunnel.kill()
+
+
+def test_a_client_that_dials_again_shows_its_new_certificate(
+    certs: CertFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a restart: its old one is revoked while it is connected, and a new one lies there already."""
+    monkeypatch.setattr(sealing, "PERIOD", 1.0)
+    with serving(**tls_of(certs)) as served:
+        environ = {**settings(certs, "worker-a"), "TASKYARD_AUTHKEY": KEY}
+        environ["TASKYARD_ADDRESS"] = f"127.0.0.1:{served.port}"
+        with Yard.from_env(environ, patience=20.0) as it:
+            it.call(Renew(0, "j"))
+            certs.revoke("a", now())
+            certs.renew(WORKER, now())
+            eventually(lambda: "was revoked" in caplog.text)
+            assert isinstance(it.call(Renew(0, "j"), timeout=20), Ok)

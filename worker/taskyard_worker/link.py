@@ -22,7 +22,7 @@ from taskyard.dial import NoYardError, Wire, dial
 from taskyard.errors import ProtocolError, RefusedError, TaskyardError
 from taskyard.messages import Hello, Notice, Reply, Request, Welcome
 from taskyard.settings import Settings
-from taskyard.tls import client_context
+from taskyard.tls import following
 from taskyard_worker.threads import in_thread
 
 LONGEST_PAUSE = 2.0  # seconds between two attempts to connect
@@ -52,7 +52,7 @@ class Link:
         self.heard = 0.0  # when bytes last came, monotonic
         self._settings = settings
         self._listener = listener
-        self._tls = client_context(settings)
+        self._tls = following(settings)
         self._wire: Wire | None = None
         self._broken: asyncio.Future[None] | None = None
         self._output: deque[memoryview] = deque()
@@ -110,7 +110,7 @@ class Link:
         settings = self._settings
         return dial(
             settings.address, settings.authkey, hello, Deadline.after(None),
-            tls=self._tls, frame_limit=settings.frame,
+            tls=self._tls() if self._tls else None, frame_limit=settings.frame,
         )  # fmt: skip
 
     # ------------------------------------------------------------ serving
