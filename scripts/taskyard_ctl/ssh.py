@@ -115,8 +115,8 @@ class Link:
         )
         if asked.returncode == 11:
             return EngineError(
-                f"{self._name}: there is no Docker engine at {path}: install one and start it, or set"
-                f" hosts.{self.host.name}.docker_socket"
+                f"{self._name}: no Docker engine listens at {path}: 'systemctl start docker' there, install"
+                f" one, or set hosts.{self.host.name}.docker_socket"
             )
         if asked.returncode == 12:
             return RefusedError(

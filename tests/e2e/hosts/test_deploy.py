@@ -243,7 +243,7 @@ def test_an_engine_that_is_stopped(yard: Project) -> None:
     two.stop_engine()
     try:
         assert [result["value"][0] for result in yard.results(job)] == list(range(60))
-        assert re.search(r"two .*Docker engine does not answer", yard("deploy", code=5))
+        assert re.search(r"two .*no Docker engine listens at", yard("deploy", code=5))
     finally:
         two.start_engine()
     eventually(lambda: yard.joined() == ["three", "three", "two", "two"], "two is back", 60)

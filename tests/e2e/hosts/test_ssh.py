@@ -107,7 +107,7 @@ def test_an_engine_that_is_down(reach: Lab, one: TestHost) -> None:
     finally:
         one.start_engine()
     assert isinstance(down, EngineError) and "Docker engine" in str(down)
-    assert "there is no Docker engine at /run/no.sock" in str(none)
+    assert "no Docker engine listens at /run/no.sock" in str(none)
 
 
 def test_all_hosts_at_once(reach: Lab, one: TestHost) -> None:
