@@ -10,7 +10,14 @@ from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -24,6 +31,9 @@ from taskyard_master.web.logring import LogRing
 
 STATIC = Path(__file__).with_name("static")
 EVERY = 1.0  # seconds between two looks at the yard
+NEW_SAMPLES = 5  # in each frame of the stream: more than one, as a frame may come late
+WRONG = '<p role="alert" class="bad">That is not the token.</p>'
+LONGEST_WORD = 200  # characters of a search
 LONGEST_FORM = 4096  # bytes of a form
 
 
@@ -63,6 +73,8 @@ class Dashboard:
             Route("/metrics", self._metrics),
             Route("/api/overview", self._overview),
             Route("/api/events", self._events),
+            Route("/api/jobs", self._jobs),
+            Route("/api/workers", self._workers),
             Route("/api/timeline", self._timeline),
             Route("/api/log", self._logs),
             Route("/api/jobs/{job}", self._job),
@@ -81,7 +93,7 @@ class Dashboard:
             status = self._service.overview()
             self.history.sample(time.time(), Totals.of(status.jobs))
             if self._viewers:
-                self._frame = _event(views.overview(status, self.history))
+                self._frame = _event(views.overview(status, self.history, NEW_SAMPLES))
             tick, self._tick = self._tick, asyncio.Event()
             tick.set()
             await asyncio.sleep(EVERY)
@@ -110,15 +122,26 @@ class Dashboard:
     async def _job(self, request: Request) -> Response:
         return JSONResponse(views.job(self._service, self.history, request.path_params["job"]))
 
+    async def _jobs(self, request: Request) -> Response:
+        search, state = (request.query_params.get(name, "")[:LONGEST_WORD] for name in ("search", "state"))
+        offset = _number(request, "offset")
+        return JSONResponse(views.jobs(self._service.overview(), self.history, search, state, offset))
+
+    async def _workers(self, request: Request) -> Response:
+        search, host = (request.query_params.get(name, "")[:LONGEST_WORD] for name in ("search", "host"))
+        offset = _number(request, "offset")
+        return JSONResponse(views.workers(self._service.overview(), search, host, offset))
+
     async def _timeline(self, request: Request) -> Response:
-        return JSONResponse(views.timeline(self.history, _number(request, "after")))
+        after = _number(request, "after")
+        return JSONResponse(views.timeline(self._service.overview(), self.history, after))
 
     async def _logs(self, request: Request) -> Response:
         query = request.query_params
         lines = self._log.after(
             _number(request, "after"), worker=query.get("worker", ""), job=query.get("job", "")
         )
-        return JSONResponse({"lines": lines})
+        return JSONResponse({"lines": lines, "last": self._log.last})
 
     async def _metrics(self, request: Request) -> Response:
         return PlainTextResponse(metrics.render(self._service), media_type="text/plain; version=0.0.4")
@@ -140,7 +163,8 @@ class Dashboard:
         body = await _short_body(request)
         token = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0].strip()
         if not self._guard.is_token(token):
-            return FileResponse(STATIC / "login.html", status_code=403)
+            form = (STATIC / "login.html").read_text().replace("<!--WRONG-->", WRONG)
+            return HTMLResponse(form, status_code=403)
         return Response(status_code=303, headers={"location": "/", "set-cookie": self._guard.set_cookie()})
 
     async def _cancel(self, request: Request) -> Response:
@@ -158,7 +182,7 @@ def _event(data: dict[str, Any]) -> bytes:
 
 def _number(request: Request, name: str) -> int:
     given = request.query_params.get(name, "0")
-    return int(given) if given.isdigit() else 0
+    return int(given) if given.isascii() and given.isdigit() and len(given) < 16 else 0
 
 
 async def _short_body(request: Request) -> bytes:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from taskyard.messages import Ending, JobStatus, Record, Retrying
 
 SECONDS = 600  # of rates
+RECENT = 10  # seconds that a rate is taken over
+JOBS = 500  # whose own rates are known: those that moved last
 RUNS = 4000  # of the timeline
 EVENTS = 1000  # lines of the log
 
@@ -68,6 +70,7 @@ class History:
         self.runs: deque[Run] = deque(maxlen=RUNS)
         self.noted = 0  # runs ever, so that a reader knows which are new
         self._last: Totals | None = None
+        self._moves: dict[str, deque[tuple[int, int]]] = {}  # (Unix seconds, tasks ended) by job
 
     def sample(self, now: float, totals: Totals) -> None:
         """Take the yard's counts, once a second. Deleting a job never makes a rate negative."""
@@ -87,11 +90,13 @@ class History:
     def committed(self, record: Record) -> None:
         """A record is on disk; outcomes of workers become runs."""
         now = time.time()
+        if isinstance(record, Ending):
+            self._moved(record.job, now, record.count)
         if isinstance(record, Ending) and record.seconds:
-            state = record.state
             run = Run(
-                record.worker, record.job, record.first, record.count, record.started, record.seconds, state
-            )
+                record.worker, record.job, record.first, record.count, record.started, record.seconds,
+                record.state,
+            )  # fmt: skip
         elif isinstance(record, Retrying):
             started = now - record.seconds  # the record has only the length; it has just ended
             run = Run(
@@ -102,7 +107,24 @@ class History:
         self.runs.append(run)
         self.noted += 1
 
-    def rate(self, seconds: int = 10) -> float:
+    def _moved(self, job: str, now: float, tasks: int) -> None:
+        """Count what ended, in steps of a second."""
+        moves = self._moves.pop(job, None) or deque(maxlen=RECENT + 1)
+        self._moves[job] = moves
+        if moves and moves[-1][0] == int(now):
+            moves[-1] = (moves[-1][0], moves[-1][1] + tasks)
+        else:
+            moves.append((int(now), tasks))
+        while len(self._moves) > JOBS:
+            del self._moves[next(iter(self._moves))]
+
+    def rate_of(self, job: str) -> float:
+        """Tasks of a job that ended a second, lately."""
+        end = int(time.time())
+        moves = [(at, tasks) for at, tasks in self._moves.get(job, ()) if end - RECENT <= at]
+        return sum(tasks for _, tasks in moves) / (end - moves[0][0] + 1) if moves else 0.0
+
+    def rate(self, seconds: int = RECENT) -> float:
         """Tasks completed a second over the latest samples."""
         latest = list(self.samples)[-seconds:]
         return sum(sample.completed for sample in latest) / max(1, len(latest))

@@ -13,13 +13,13 @@ class LogRing(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lines: deque[dict[str, Any]] = deque(maxlen=EVENTS)
-        self._number = 0
+        self.last = 0  # the number of the latest line
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._number += 1
+        self.last += 1
         self.lines.append(
             {
-                "n": self._number,
+                "n": self.last,
                 "at": round(record.created, 3),
                 "level": record.levelname.lower(),
                 "event": getattr(record, "event", ""),

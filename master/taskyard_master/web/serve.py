@@ -65,6 +65,7 @@ async def dashboard(service: Service, settings: Settings) -> AsyncIterator[None]
         timeout_graceful_shutdown=1, ws="none",
     )  # fmt: skip
     server = _Server(config)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # that it serves is said below
     looking = asyncio.create_task(board.run())
     serving = None
     try:

@@ -1,41 +1,56 @@
 // The dashboard: one stream of what the yard looks like each second, and pages that show parts of it.
-import { el } from "./dom.js";
-import { overview, jobs, jobPage, workers, timelinePage, logPage } from "./pages.js";
+import { overview, jobs, jobPage } from "./pages.js";
+import { workers, logPage } from "./machines.js";
+import { timelinePage } from "./timeline.js";
 
 const main = document.getElementById("main");
 const link = document.getElementById("link");
-const PAGES = { "": overview, jobs, workers, timeline: timelinePage, log: logPage };
+const SECONDS = 180; // of the charts
+const PAGES = {
+  "": [overview, "Overview"], jobs: [jobs, "Jobs"], workers: [workers, "Workers"],
+  timeline: [timelinePage, "Timeline"], log: [logPage, "Log"],
+};
 
 let yard = null; // the latest of the stream
 let page = null; // what is shown: { show(yard), close() }
 let held = false; // a person is in the middle of something: do not redraw under them
 
 function open() {
-  const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
+  const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decode);
   page?.close?.();
   main.replaceChildren();
-  const make = name === "jobs" && rest[0] ? jobPage : PAGES[name] ?? overview;
-  page = make(main, decodeURIComponent(rest[0] ?? ""));
+  const [make, title] = name === "jobs" && rest[0] ? [jobPage, `Job ${rest[0]}`] : PAGES[name] ?? PAGES[""];
+  page = make(main, ...rest);
   for (const a of document.querySelectorAll("nav a")) {
     if (a.getAttribute("href") === `#/${name}`) a.setAttribute("aria-current", "page");
     else a.removeAttribute("aria-current");
   }
-  const title = a11yTitle(name, rest[0]);
   document.title = `${title} · taskyard`;
   if (yard) page.show(yard);
 }
-const a11yTitle = (name, id) => id ? `Job ${id}` : { jobs: "Jobs", workers: "Workers", timeline: "Timeline", log: "Log" }[name] ?? "Overview";
+function decode(part) {
+  try { return decodeURIComponent(part); } catch { return part; }
+}
+
+function take(next) {
+  // A frame has the latest samples only; those before are kept here, unless the master is a new one.
+  if (yard && yard.master.boot === next.master.boot) {
+    const first = next.samples[0]?.[0] ?? Infinity;
+    next.samples = [...yard.samples.filter((sample) => sample[0] < first), ...next.samples].slice(-SECONDS);
+  }
+  yard = next;
+}
 
 function listen() {
   const source = new EventSource("/api/events");
   source.onopen = () => say("up", "live");
   source.onmessage = (message) => {
-    yard = JSON.parse(message.data);
-    if (!link.classList.contains("up")) say("up", "live");
+    take(JSON.parse(message.data));
+    say("up", "live");
     if (!held && !document.hidden) page.show(yard);
   };
   source.onerror = () => {
-    say("down", "the master does not answer; trying again");
+    say("down", "no answer, trying again");
     if (source.readyState === EventSource.CLOSED) {
       source.close();
       setTimeout(listen, 2000);
@@ -49,8 +64,12 @@ function say(kind, text) {
 }
 
 main.addEventListener("pointerdown", () => { held = true; });
-addEventListener("pointerup", () => { held = false; });
-addEventListener("hashchange", () => { open(); main.focus(); });
-if (!main.children.length) main.append(el("p", { class: "quiet" }, "connecting to the master"));
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { held = false; });
+addEventListener("visibilitychange", () => { if (!document.hidden && yard) page.show(yard); });
+addEventListener("hashchange", () => {
+  open();
+  scrollTo(0, 0);
+  main.focus({ preventScroll: true });
+});
 open();
 listen();

@@ -18,8 +18,9 @@ function fill(node, attributes, children) {
 
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-export const number = (value) => value >= 100000 ? short.format(value) : whole.format(Math.round(value));
+export const number = (value) => value >= 1000000 ? short.format(value) : whole.format(Math.round(value));
 export const rate = (value) => `${value >= 10 ? number(value) : value.toFixed(value ? 1 : 0)}/s`;
+export const plural = (value, word) => `${number(value)} ${word}${value === 1 ? "" : "s"}`;
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
   if (value < 0.001) return `${(value * 1e6).toFixed(0)} µs`;
@@ -29,6 +30,8 @@ export function seconds(value) {
   if (value < 172800) return `${(value / 3600).toFixed(1)} h`;
   return `${Math.round(value / 86400)} days`;
 }
+// How long ago or for how long, to the second: it changes under the reader's eyes.
+export const age = (value) => value < 1.5 ? "now" : seconds(Math.round(value));
 export function bytes(value) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
@@ -44,4 +47,62 @@ export function table(caption, columns, rows, empty = "nothing here yet") {
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     el("table", {}, el("caption", {}, caption), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
 }
-export const state = (name) => el("span", { class: `state ${name}` }, name);
+export const state = (name, text = name) => el("span", { class: `state ${name}` }, text);
+export function figures(pairs) {
+  return el("dl", { class: "figures" }, pairs.map(([name, value, bad]) => el("div", {}, el("dt", {}, name), el("dd", { class: bad ? "bad" : null }, value))));
+}
+export const jobHref = (id) => `#/jobs/${encodeURIComponent(id)}`;
+
+// Redraw a part only when its content changed, and never under a selection; focus and scroll stay.
+export function slot(parent) {
+  const node = el("div");
+  parent.append(node);
+  let last = "";
+  return (key, make) => {
+    const text = JSON.stringify(key);
+    if (text === last) return;
+    const selection = document.getSelection();
+    if (selection && !selection.isCollapsed && node.contains(selection.anchorNode)) return;
+    last = text;
+    const stops = "a, button, summary, [tabindex]";
+    const focused = node.contains(document.activeElement) ? [...node.querySelectorAll(stops)].indexOf(document.activeElement) : -1;
+    const scrolled = [...node.querySelectorAll(".scroll")].map((part) => part.scrollLeft);
+    const opened = [...node.querySelectorAll("details")].map((part) => part.open);
+    node.replaceChildren(...[make()].flat());
+    node.querySelectorAll(".scroll").forEach((part, i) => { part.scrollLeft = scrolled[i] ?? 0; });
+    node.querySelectorAll("details").forEach((part, i) => { part.open = opened[i] ?? false; });
+    if (focused >= 0) node.querySelectorAll(stops)[focused]?.focus({ preventScroll: true });
+  };
+}
+
+// Something that is fetched every so often while its page is open. `load` may be called at any time.
+export function poll(every, address, use) {
+  let asked = 0, closed = false, turn = 0;
+  async function load() {
+    asked = Date.now();
+    const mine = turn += 1;
+    try {
+      const response = await fetch(address());
+      const data = await response.json();
+      if (!closed && mine === turn) use(data, response.ok);
+    } catch { /* the stream says that the master does not answer */ }
+  }
+  return { load, show: () => { if (Date.now() - asked > every - 100) load(); }, close: () => { closed = true; } };
+}
+
+// A search field, and the buttons that turn pages.
+export function searcher(label, change) {
+  let timer = 0;
+  return el("input", { type: "search", "aria-label": label, placeholder: label, oninput: (event) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => change(event.target.value), 150);
+  } });
+}
+export function pager(data, turn) {
+  if (data.found <= data.page) return [];
+  const first = data.offset + 1, last = Math.min(data.found, data.offset + data.page);
+  return el("nav", { class: "actions pager", "aria-label": "More of them" },
+    el("button", { disabled: data.offset === 0, onclick: () => turn(data.offset - data.page) }, "Before"),
+    el("span", {}, `${number(first)} to ${number(last)} of ${number(data.found)}`),
+    el("button", { disabled: last >= data.found, onclick: () => turn(data.offset + data.page) }, "After"));
+}
