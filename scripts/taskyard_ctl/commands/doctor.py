@@ -19,14 +19,20 @@ def doctor(ctx: click.Context, hosts: tuple[str, ...], as_json: bool) -> int:
     Looks at ssh, engine, memory, disk, clock, key, certificates, versions, and whether workers reach
     the master's port from their side. Changes nothing. The exit code is 5 if something is wrong.
 
+    For a yard of this machine alone: key, TLS, clock, disk, engine, port, master and workers.
+
     \b
     Example:      taskyard doctor hosts.toml
     """
+    from taskyard_ctl import checkup
     from taskyard_ctl.doctor import examine
     from taskyard_ctl.hostprogress import table
-    from taskyard_ctl.site import Site
+    from taskyard_ctl.site import ENGINE, INVENTORY, Site
 
-    findings = examine(Site.of_words(yard_of(ctx), hosts))
+    folder = yard_of(ctx)
+    started = folder.record().get("engine", "")
+    here = not hosts and started != ENGINE and (started or not (folder.path / INVENTORY).exists())
+    findings = checkup.examine(folder) if here else examine(Site.of_words(folder, hosts))
     if as_json:
         click.echo(json.dumps([{**asdict(one), "ok": one.ok} for one in findings]))
     else:
