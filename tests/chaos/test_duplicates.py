@@ -109,8 +109,8 @@ def test_a_duplicate_is_answered_no_sooner_than_what_it_repeats(tmp_path: Path) 
                         errors += done.count(False)
                         answered = any(done)
                     known |= {index for one in outcomes for index in range(one.first, one.first + one.count)}
-            found = {o.index for o in job.results()}
-            assert known <= found, f"answered for, and not on record: {sorted(known - found)}"
+                found = {o.index for o in job.results()}
+                assert known <= found, f"answered for, and not on record: {sorted(known - found)}"
             rig.replace_master()
             while job.status().completed < 400:
                 leased = connection.ask(m.Lease(0, 50), m.Leased, 5.0)
