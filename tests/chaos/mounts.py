@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machine import lacking
 
 _SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), of ext4 and others
 _NO_LOG_FLUSH = 2  # not even what the file system's own journal holds in memory
@@ -42,7 +43,7 @@ class Disk:
         if os.geteuid() != 0:
             pytest.skip("mounts need root")
         if shutil.which("mkfs.ext4") is None:
-            pytest.skip("this machine lacks mkfs.ext4 (e2fsprogs)")
+            lacking("mkfs.ext4 (e2fsprogs)")
         self.image = folder / "disk.img"
         self.path = folder / "disk"
         self.path.mkdir()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machine import lacking
 from rig import Rig, halt, running_rig
 from support import eventually
 
@@ -107,7 +108,7 @@ def away() -> Iterator[Away]:
         pytest.skip("network namespaces need root")
     for program in ("ip", "iptables"):
         if shutil.which(program) is None:
-            pytest.skip(f"this machine lacks {program}")
+            lacking(program)
     place = Away(1 + os.getpid() % 200)
     try:
         place.make()
