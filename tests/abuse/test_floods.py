@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -108,6 +109,20 @@ class Siege:
         assert "Traceback" not in self.lab.output()
 
 
+@contextmanager
+def stepping_back() -> Iterator[None]:
+    """Attackers have machines of their own: here they leave the processors to the others, where they may."""
+    if os.geteuid():
+        yield  # only root gets its priority back
+        return
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
 @pytest.fixture
 def siege(tmp_path: Path, figures: Figures) -> Iterator[Siege]:
     lab = Lab(tmp_path, handshake=str(HANDSHAKE))
@@ -119,8 +134,9 @@ def siege(tmp_path: Path, figures: Figures) -> Iterator[Siege]:
             quiet = peer.over(2.0)
             assert lab.master
             it = Siege(lab, peer, descriptors(lab), memory(lab.master.pid), quiet, figures)
-            peer.mark()
-            yield it
+            with stepping_back():
+                peer.mark()
+                yield it
             for sock in it.socks:
                 sock.close()
     finally:
