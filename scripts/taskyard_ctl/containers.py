@@ -55,6 +55,7 @@ class Box:
     options: Mapping[str, Any]  # for `create_container`, without name and host_config
     host_options: Mapping[str, Any]  # for `create_host_config`
     version: str
+    authority: str  # names the certificate authority; the keys' name covers it in the shape
 
     @property
     def shape(self) -> Shape:
@@ -69,11 +70,18 @@ class Box:
             "taskyard.number": str(number),
             "taskyard.shape": self.shape.digest,
             "taskyard.version": self.version,
+            "taskyard.authority": self.authority,
         }
 
 
 def box(
-    inventory: Inventory, host: Host, role: Role, version: Version, environ: Mapping[str, str], keys: str
+    inventory: Inventory,
+    host: Host,
+    role: Role,
+    version: Version,
+    environ: Mapping[str, str],
+    keys: str,
+    authority: str = "",
 ) -> Box:
     """The containers of a role on a host; `environ` holds the yard's settings, `keys` digests its secrets."""
     name = base(inventory.name)
@@ -112,7 +120,9 @@ def box(
         if host.gpus:
             request = {"Driver": "", "Count": host.gpus, "DeviceIDs": None, "Capabilities": [["gpu"]]}
             host_options["device_requests"] = [request]
-    return Box(role, version.image(role), volume, options, {**host_options, "mounts": mounts}, version.id)
+    return Box(
+        role, version.image(role), volume, options, {**host_options, "mounts": mounts}, version.id, authority
+    )
 
 
 def keys_digest(files: Mapping[str, bytes], authkey: bytes) -> str:

@@ -19,7 +19,7 @@ from taskyard_ctl.hoststeps import READY_S, Parts
 from taskyard_ctl.interface import Say
 from taskyard_ctl.inventory import Inventory
 from taskyard_ctl.layout import Cargo
-from taskyard_ctl.plan import KEPT, RUNS, Action, HostNow, Stage, Version, Wanted, plan, refusals
+from taskyard_ctl.plan import KEPT, RUNS, Action, HostNow, Stage, Version, Wanted, plan, refusals, strangers
 from taskyard_ctl.shipping import Hold
 from taskyard_ctl.site import Site
 from taskyard_ctl.ssh import Link, connect
@@ -186,6 +186,9 @@ class Deploy:
         now = self._look(reached)
         if inventory.master.name not in now:
             raise HostError(str(reached.faults[inventory.master.name]))
+        others = strangers(now, self._site.authority)
+        if others:
+            raise HostError("\n".join(others))
         there = [image for image in now[inventory.master.name].images if "-master:" in image]
         versions = record.versions(there[0]) if there else []
         if version is None:

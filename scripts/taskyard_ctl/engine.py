@@ -89,7 +89,8 @@ class HostEngine:
                 number, shape = int(labels["taskyard.number"]), labels["taskyard.shape"]
                 version = labels["taskyard.version"]
                 name = raw["Names"][0].lstrip("/")
-                found.append(Running(name, role, number, shape, version, raw["State"], raw["Id"]))
+                authority = labels.get("taskyard.authority", "")
+                found.append(Running(name, role, number, shape, version, raw["State"], raw["Id"], authority))
         return sorted(found, key=lambda one: (one.role, one.number, one.name))
 
     @_named

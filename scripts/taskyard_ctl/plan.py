@@ -45,6 +45,7 @@ class Running:
     version: str
     state: str = "running"
     id: str = ""
+    authority: str = ""  # names the certificate authority of the yard that it is of
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,16 @@ def roles(host: Host, here: HostNow) -> list[Role]:
 def count(host: Host, here: HostNow) -> int:
     """How many workers a host should have."""
     return here.cpus if host.workers == "auto" else host.workers
+
+
+def strangers(now: Mapping[str, HostNow], authority: str) -> list[str]:
+    """Hosts with containers of another yard that has the same name."""
+    return [
+        f"{name}: a yard of this name is there already, with other certificates: name this one otherwise in"
+        " hosts.toml, or bring back its folder of certificates"
+        for name, here in now.items()
+        if any(one.authority not in ("", authority) for one in here.containers)
+    ]
 
 
 def refusals(now: Mapping[str, HostNow], architecture: str) -> list[str]:

@@ -1,5 +1,6 @@
 """A yard on hosts, seen from its folder: which inventory, which certificates, which way to its master."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -138,6 +139,11 @@ class Site:
             files["web_token"] = token.encode()
         return {**files, "authkey": bytes(self.folder.settings.authkey)}
 
+    @property
+    def authority(self) -> str:
+        """A name for the authority of this yard's certificates."""
+        return hashlib.sha256((self.certs.path / "ca.pem").read_bytes()).hexdigest()[:12]
+
     def boxes(
         self, version: Version, inventory: Inventory | None = None
     ) -> tuple[dict[tuple[str, Role], Box], dict[tuple[str, Role], Mapping[str, bytes]]]:
@@ -152,7 +158,7 @@ class Site:
                 files = self.keys(host, role) if known else {}
                 digest = keys_digest(files, self.folder.settings.authkey)
                 environ = self.folder.environ
-                boxes[host.name, role] = box(inventory, host, role, version, environ, digest)
+                boxes[host.name, role] = box(inventory, host, role, version, environ, digest, self.authority)
                 keys[host.name, role] = files
         return boxes, keys
 

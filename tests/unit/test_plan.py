@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from taskyard_ctl.inventory import Inventory, of_targets, parse
-from taskyard_ctl.plan import HostNow, Role, Running, Shape, Stage, Version, Wanted, plan, refusals
+from taskyard_ctl.plan import HostNow, Role, Running, Shape, Stage, Version, Wanted, plan, refusals, strangers
 
 V1, V2 = Version("v1", "master:1", "worker:1"), Version("v2", "master:2", "worker:2")
 V0 = Version("v0", "master:0", "worker:0")
@@ -216,3 +216,11 @@ def test_other_cpus_are_refused() -> None:
     """By name, with what can be done."""
     [refusal] = refusals({"m": MASTER, "a": HostNow(architecture="arm64")}, "amd64")
     assert refusal.startswith("a: its CPU is arm64, the images are made for amd64")
+
+
+def test_another_yard_of_the_same_name_is_not_touched() -> None:
+    """It has other certificates."""
+    theirs = replace(box("worker", 1), authority="theirs")
+    now = {"m": MASTER, "a": host(theirs), "b": host(replace(theirs, authority="ours"))}
+    [refusal] = strangers(now, "ours")
+    assert refusal.startswith("a: a yard of this name is there already")

@@ -332,5 +332,9 @@ def test_nothing_of_others_is_touched(yard: Project) -> None:
     yard("destroy", "--volumes", "--yes")
     assert two.docker("ps --format '{{.Names}}'") == "other"
     assert two.docker("volume ls -q") == "other"
+    yard("deploy", "hosts.toml")
+    (yard.path / "certs").rename(yard.path / "certs-of-before")
+    assert "a yard of this name is there already" in yard("deploy", code=5)
+    assert yard.hosts["one"].docker("ps -q")
     two.docker("rm -f other")
     two.docker("rmi other:1")
