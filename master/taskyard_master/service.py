@@ -4,8 +4,6 @@ import asyncio
 import logging
 import os
 import platform
-import shutil
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -21,13 +19,13 @@ from taskyard.clock import Deadline
 from taskyard.errors import (
     BacklogFullError,
     PayloadError,
-    StorageError,
     TaskyardError,
     UnreachableError,
     UsageError,
 )
 from taskyard.log import event
 from taskyard.settings import Settings
+from taskyard_master.backups import Backups
 from taskyard_master.commits import Commits
 from taskyard_master.journal import Journal
 from taskyard_master.leasing import Leasing, Wanted
@@ -35,12 +33,11 @@ from taskyard_master.ledger import Ledger
 from taskyard_master.plain_verbs import PlainVerbs
 from taskyard_master.plans import Plan
 from taskyard_master.results import Results
+from taskyard_master.space import Space
 from taskyard_master.workers import Peer, Roster, Worker
 
 log = logging.getLogger(__name__)
 
-COPIES = ".taskyard-backup-"  # folders beside the journal: copies that are being fetched
-BACKUP_PART = 4 << 20  # bytes
 GRANTS_FLUSH = 0.2  # seconds after which grants that ride on nothing are written by themselves
 
 
@@ -67,16 +64,15 @@ class Service:
         self._submitting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
-        self._backups: dict[str, Path] = {}  # copies that are being fetched, by connection
+        self.space = Space(settings, journal)
+        self.backups = Backups(journal)
         self._verbs: dict[type, Callable[[Peer, Any], Awaitable[m.Reply]]] = {
             m.Open: self._open, m.Chunk: self._chunk, m.Close: self._close, m.Renew: self._renew,
             m.Lease: self._lease, m.Begin: self._begin, m.Settle: self._settle, m.Beat: self._beat,
             m.Functions: self._functions, m.Results: self.results.read, m.Status: self._status,
             m.Cancel: self._cancel, m.Requeue: self._requeue, m.Delete: self._delete,
-            m.Drain: self._drain, m.Backup: self._backup_part,
+            m.Drain: self._drain, m.Backup: self.backups.part,
         }  # fmt: skip
-        for left in journal.path.parent.glob(f"{COPIES}*"):  # by a master that was killed
-            shutil.rmtree(left, ignore_errors=True)
         self._tick()
 
     # ------------------------------------------------------------ connections
@@ -118,7 +114,7 @@ class Service:
     def gone(self, peer: Peer) -> None:
         """A connection ended: a worker may come back within the grace, a plain peer's tasks go back."""
         hello = peer.hello
-        self._drop_backup(peer)
+        self.backups.drop(peer)
         if hello is None:
             self.leasing.forget(peer.id)
             self.plain.gone(peer)
@@ -220,26 +216,7 @@ class Service:
     def _accepting(self) -> None:
         if self._stopping:
             raise UnreachableError("the master is stopping and accepts nothing new: try again in a moment")
-        reserve: int = self.settings.reserve
-        if self.settings.disk and self.journal.size() > self.settings.disk:
-            raise StorageError(
-                f"the journal has reached its {self.settings.disk} bytes (TASKYARD_DISK): delete old jobs"
-            )
-        if reserve and self._free() < reserve:
-            raise StorageError(
-                f"the disk of {self.journal.path} has less than {reserve} bytes left (TASKYARD_RESERVE): "
-                "nothing was accepted; make room or delete old jobs"
-            )
-
-    def _free(self) -> int:
-        """Free bytes on the journal's disk, looked up at most every half second."""
-        now = time.monotonic()
-        if now - self._free_at > 0.5:
-            self._free_at, self._free_bytes = now, shutil.disk_usage(self.journal.path.parent).free
-        return self._free_bytes
-
-    _free_at = float("-inf")
-    _free_bytes = 0
+        self.space.check()
 
     async def _close(self, peer: Peer, request: m.Close) -> m.Reply:
         async with self._turn(request.job):
@@ -388,41 +365,6 @@ class Service:
         if worker.peer is not None:
             worker.peer.notify(m.Notice(0, "undrain" if request.undo else "drain"))
         return m.Ok(request.seq)
-
-    async def _backup_part(self, peer: Peer, request: m.Backup) -> m.Reply:
-        """The first request makes a consistent copy beside the journal, the others read on in it.
-
-        It belongs to the connection. Whoever asks for the middle of a copy that is gone begins anew.
-        """
-        if request.offset == 0:
-            self._drop_backup(peer)
-            try:
-                folder = Path(tempfile.mkdtemp(prefix=COPIES, dir=self.journal.path.parent))
-                self._backups[peer.id] = folder / "journal.db"
-                await asyncio.to_thread(self.journal.backup, folder / "journal.db")
-            except OSError as error:
-                raise StorageError(f"no backup: {error}; it needs room beside the journal") from error
-        path = self._backups.get(peer.id)
-        if path is None:
-            return m.BackupPart(request.seq, b"", 0, 0)
-        try:
-            size = path.stat().st_size
-            if not 0 <= request.offset <= size:
-                raise UsageError(f"the backup has {size} bytes and none at {request.offset}: begin anew")
-            with path.open("rb") as copy:
-                copy.seek(request.offset)
-                data = copy.read(BACKUP_PART)
-        except OSError as error:  # the same connection began another one meanwhile
-            raise StorageError(f"no backup: {error}; begin anew") from error
-        offset = request.offset + len(data)
-        if offset >= size:
-            self._drop_backup(peer)
-        return m.BackupPart(request.seq, data, offset, size)
-
-    def _drop_backup(self, peer: Peer) -> None:
-        path = self._backups.pop(peer.id, None)
-        if path is not None:
-            shutil.rmtree(path.parent, ignore_errors=True)
 
     # ------------------------------------------------------------ plain peers, see PlainVerbs
 
