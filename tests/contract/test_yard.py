@@ -244,7 +244,7 @@ def test_a_backup_taken_under_load_can_be_served(lab: Lab, tmp_path: Path, tasks
     other = tmp_path / "other"
     other.mkdir()
     (tmp_path / "copy.db").rename(other / "journal.db")
-    with running_lab(other, workers=1, tasks=tasks) as restored, restored.yard() as yard:
+    with running_lab(other, workers=1, tasks=tasks, lease="3") as restored, restored.yard() as yard:
         values = sorted(yard.job(job.id).values(ordered=False))
     assert values == sorted(n * n for n in range(50_000))
 
