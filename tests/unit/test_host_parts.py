@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from taskyard_ctl.hosts import spread
 from taskyard_ctl.inventory import Host, Inventory, parse
 from taskyard_ctl.plan import Role, Version
 from taskyard_ctl.ssh import login_fault
+from taskyard_worker.identity import container
 
 TEXT = """
 [hosts.one]
@@ -129,3 +131,15 @@ def test_what_ssh_said(said: str, kind: type[Exception], words: str) -> None:
     error = login_fault(Host("two", "root@two:2222"), said)
     assert type(error) is kind
     assert words in str(error) and "\n" not in str(error)
+
+
+def test_a_container_knows_its_id_where_the_engine_lives_in_a_volume(tmp_path: Path) -> None:
+    """As on a host that is a container itself: the path has two names that look alike."""
+    volume, own = "b6" * 32, "ae36" * 16
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "229 208 0:1 / /proc rw - proc proc rw\n"
+        f"230 208 254:0 /volumes/{volume}/_data/containers/{own}/hostname /etc/hostname ro - ext4 /dev/vda rw\n"
+    )
+    assert container(mounts) == own[:12]
+    assert container(tmp_path / "none") == ""
