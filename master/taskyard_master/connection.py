@@ -51,6 +51,9 @@ class Common:
     complaints: Complaints
     choose: Callable[["Connection", bytes], Dialect]  # by the first frame
     open: set["Connection"] = field(default_factory=set)
+    # Large replies are begun one in a turn of the loop: many who ask for much at once hold up one another,
+    # and not those who ask for little.
+    turns: asyncio.Lock = field(default_factory=asyncio.Lock)
     emptied: Callable[[], None] | None = None  # called when the last of `open` has ended
 
     def relieve(self) -> None:
@@ -212,7 +215,9 @@ class Connection(asyncio.Protocol):
         return True
 
     async def drained(self) -> None:
-        """Return once the peer has read most of what it was sent."""
+        """Return in a turn of its own, once the peer has read most of what it was sent."""
+        async with self._common.turns:
+            await asyncio.sleep(0)
         while self._choked and not self._ending:
             self._room = self._room or asyncio.Event()
             await self._room.wait()

@@ -8,14 +8,14 @@ import msgspec
 
 from taskyard import failpoints, messages
 from taskyard.errors import ProtocolError, RefusedError, TaskyardError
-from taskyard.messages import GREETING, Backup, Fail, Hello, Lease, Reply, Request, Results, Status
+from taskyard.messages import GREETING, Backup, Fail, Hello, Reply, Request, Results
 from taskyard_master.inflight import InFlight
 from taskyard_master.peers import Link, Peer, Verbs
 
 log = logging.getLogger(__name__)
 
 FAMILY = b"yard/"  # every version's greeting begins so, and no pickle does
-_LARGE = (Results, Lease, Backup, Status)  # requests whose replies may be
+_LARGE = (Results, Backup)  # requests whose replies may be
 MOST = 1000  # requests of one connection that are worked on at a time; beyond that its bytes wait
 
 
