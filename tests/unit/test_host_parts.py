@@ -139,7 +139,7 @@ def test_a_container_knows_its_id_where_the_engine_lives_in_a_volume(tmp_path: P
     mounts = tmp_path / "mountinfo"
     mounts.write_text(
         "229 208 0:1 / /proc rw - proc proc rw\n"
-        f"230 208 254:0 /volumes/{volume}/_data/containers/{own}/hostname /etc/hostname ro - ext4 /dev/vda rw\n"
+        f"230 208 1:0 /volumes/{volume}/_data/containers/{own}/hostname /etc/hostname ro - ext4 /dev/x rw\n"
     )
     assert container(mounts) == own[:12]
     assert container(tmp_path / "none") == ""
