@@ -33,7 +33,10 @@ class Results:
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting[job].add(future)
         try:
-            await asyncio.wait_for(future, deadline.timeout())
+            # Not wait_for, which in Python 3.11 forgets a cancellation that comes with the result: whoever
+            # waited would wait on, for a connection that is gone.
+            async with asyncio.timeout(deadline.timeout()):
+                await future
             return True
         except TimeoutError:
             return False
