@@ -10,7 +10,6 @@ import sys
 import time
 from typing import Any
 
-
 # What peers call themselves is in these lines: no control character of theirs begins a line, or paints.
 _HARMLESS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _HARMLESS |= {ord("\n"): "\\n", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
