@@ -93,7 +93,8 @@ class Lab:
     def output(self) -> str:
         """Everything that every process said, for a failing test's message."""
         return "\n".join(
-            f"--- {path.name}\n{path.read_text(errors='replace')}" for path in sorted(self.folder.glob("*.log"))
+            f"--- {path.name}\n{path.read_text(errors='replace')}"
+            for path in sorted(self.folder.glob("*.log"))
         )
 
     def stop(self) -> None:

@@ -226,7 +226,7 @@ def test_a_deleted_job_is_forgotten(lab: Lab) -> None:
 def test_wrong_key_no_master_and_unknown_job_are_one_line_errors(lab: Lab) -> None:
     with pytest.raises(RefusedError, match="TASKYARD_AUTHKEY"):
         Yard(lab.address, "another key, long enough")
-    with pytest.raises(UnreachableError, match="127.0.0.1:1"):
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1"):
         Yard("127.0.0.1:1", KEY, patience=0.5)
     with lab.yard() as yard, pytest.raises(UnknownJobError, match="nonsense"):
         yard.job("nonsense")
