@@ -52,3 +52,8 @@ def store(folder: CertFolder, name: str, pair: Pair) -> Files:
     (folder.path / f"{name}.pem").write_text(pair.cert_pem)
     (folder.path / f"{name}.key").write_text(pair.key_pem)
     return files(folder, name)
+
+
+def tls_of(certs: CertFolder) -> dict[str, str]:
+    """Settings of a master that takes TLS only, by their names in lower case."""
+    return {name.removeprefix("TASKYARD_").lower(): path for name, path in settings(certs, "master").items()}

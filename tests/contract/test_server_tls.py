@@ -18,7 +18,7 @@ from scripts import all_pythons, tutorial
 from serving import KEY, LOOPS, Raw, Serving, serving
 from support import eventually
 from tlspeers import careless, worker_of
-from yardcerts import CLIENT, WORKER, add, files, now, settings, yard
+from yardcerts import CLIENT, WORKER, add, files, now, settings, tls_of, yard
 
 from taskyard import Yard
 from taskyard.errors import RefusedError, TaskyardError, UnreachableError
@@ -43,10 +43,6 @@ def certs(made: CertFolder, tmp_path: Path) -> CertFolder:
     """A copy of its own for each test, since making keys takes longer."""
     shutil.copytree(made.path, tmp_path / "certs")
     return CertFolder(tmp_path / "certs")
-
-
-def tls_of(certs: CertFolder) -> dict[str, str]:
-    return {name.removeprefix("TASKYARD_").lower(): path for name, path in settings(certs, "master").items()}
 
 
 @pytest.fixture(params=LOOPS)
