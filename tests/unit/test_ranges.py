@@ -3,7 +3,7 @@
 from itertools import groupby
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskyard.ranges import RangeMap, Runs, replacing
@@ -39,6 +39,7 @@ def check(found: RangeMap, plain: list[int]) -> None:
         assert len(runs_of(plain)) <= WIDTH // 32
 
 
+@settings(deadline=None)
 @given(st.lists(sets, max_size=60), ranges)
 def test_a_range_map_equals_a_list(steps: list[tuple[tuple[int, int], int]], window: tuple[int, int]) -> None:
     """Runs or bytes, every question has the answer of a plain list."""
@@ -55,6 +56,7 @@ def test_a_range_map_equals_a_list(steps: list[tuple[tuple[int, int], int]], win
         assert found.find(value, first) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(sets, max_size=60), st.sets(st.integers(0, 4)), st.integers(0, 6))
 def test_translate_changes_every_index(
     steps: list[tuple[tuple[int, int], int]], values: set[int], new: int
@@ -68,6 +70,7 @@ def test_translate_changes_every_index(
     check(found, [new if value in values else value for value in plain])
 
 
+@settings(deadline=None)
 @given(st.lists(sets, max_size=60))
 def test_what_was_dumped_comes_back(steps: list[tuple[tuple[int, int], int]]) -> None:
     found = RangeMap(WIDTH)
@@ -81,6 +84,7 @@ def test_what_was_dumped_comes_back(steps: list[tuple[tuple[int, int], int]]) ->
     check(loaded, list(found.image()))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ranges, st.sampled_from([0, 1, 2**40 + 1, 2**63])), max_size=40))
 def test_wide_runs_equal_a_list(steps: list[tuple[tuple[int, int], int]]) -> None:
     found, plain = Runs(WIDTH, wide=True), [0] * WIDTH
