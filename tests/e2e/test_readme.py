@@ -51,7 +51,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 def test_the_readme_from_top_to_bottom(shell: Shell) -> None:
     """Own function, more workers, Python, an old script: in one yard, in the README's order."""
-    two_commands, own_function, more_workers = blocks("sh")
+    two_commands, own_function, more_workers, _several_hosts = blocks("sh")  # the last: tests/e2e/hosts
     assert re.findall(r"^make \w+", two_commands, re.MULTILINE) == ["make demo", "make test"]
 
     shell.run("taskyard init")
