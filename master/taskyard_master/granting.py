@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from taskyard_master.jobs import Job
 from taskyard_master.leases import Holder, Lease
 from taskyard_master.plans import Granted
-from taskyard_master.segments import READY, SHIFT, SUSPECT
+from taskyard_master.segments import READY, SHIFT, SUSPECT, WIDTH
 from taskyard_master.state import State
 
 RANGES = 64  # leases a call at most
@@ -42,6 +42,20 @@ def grant(state: State, ask: Ask) -> list[Granted]:
             return found
     holder.reserved = 0.0
     return _ready(state, ask)
+
+
+def shrink(state: State, lease: Lease, keep: int) -> None:
+    """Give back all but the first `keep` tasks of a grant, at once: ready, or suspect as they were."""
+    first, count = lease.first + keep, lease.count - keep
+    if count <= 0:
+        return
+    number, start = first >> SHIFT, first & (WIDTH - 1)
+    lease.count = keep
+    if lease.suspect:
+        state.suspect(lease.job, number, start, count)
+    else:
+        state.change(lease.job, number, start, count, READY)
+    state.touch(lease.job)
 
 
 # ---------------------------------------------------------------- suspects

@@ -24,6 +24,7 @@ from taskyard_master.spans import Spans
 Entry: TypeAlias = "tuple[float, int, int, Job]"
 
 ENDED = {COMPLETED: "completed", DEAD: "dead", CANCELLED: "cancelled"}
+MOST = 255  # attempts, losses and rounds are kept as bytes
 DIGESTS = 64  # chunks whose digests are remembered, for repeats
 
 
@@ -124,6 +125,11 @@ class Job:
     def pace(self) -> float:
         """Worker seconds a task, measured; 0 before anything was."""
         return self.seconds / self.finished if self.finished else 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether it takes no more tasks and nothing is unfinished."""
+        return self.state != "open" and not self.unfinished
 
     def suits(self, functions: Collection[str]) -> bool:
         """Whether a worker that has these functions can run it; without one, any worker with some."""

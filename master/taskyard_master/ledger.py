@@ -13,28 +13,22 @@ Nothing here knows sockets, threads, disks or clocks: `now` is monotonic seconds
 from collections.abc import Collection, Iterable, Mapping
 from math import inf
 
-from taskyard.errors import ConflictError, UnknownJobError, UsageError
+from taskyard.errors import UnknownJobError, UsageError
 from taskyard.messages import (
-    Beginning,
-    Cancelling,
     Chunk,
     Close,
     Closing,
-    Deleting,
     Held,
     JobStatus,
     Open,
     Outcome,
     Record,
-    Requeuing,
-    Taking,
 )
-from taskyard_master import granting, presence, settling, snapshots, submitting
+from taskyard_master import ending, granting, presence, settling, snapshots, submitting
 from taskyard_master.jobs import Job
 from taskyard_master.leases import Lease
 from taskyard_master.plans import Granted, Plan
 from taskyard_master.queued import Queued
-from taskyard_master.segments import READY, SHIFT, WIDTH
 from taskyard_master.spans import Pending
 from taskyard_master.state import State
 
@@ -173,25 +167,12 @@ class Ledger:
     def shrink(self, lease: int, keep: int) -> None:
         """Give back all but the first `keep` tasks of a grant that nobody was told of, at once."""
         found = self._state.leases.table.get(lease)
-        if found is None or keep >= found.count:
-            return
-        job, first, count = found.job, found.first + keep, found.count - keep
-        number, start = first >> SHIFT, first & (WIDTH - 1)
-        found.count = keep
-        if found.suspect:
-            self._state.suspect(job, number, start, count)
-        else:
-            self._state.change(job, number, start, count, READY)
-        self._state.touch(job)
+        if found is not None:
+            granting.shrink(self._state, found, keep)
 
     def begin(self, boot: str, lease: int) -> Plan:
         """A suspect that stands alone is about to run; ConflictError if it is not this holder's."""
-        found = self._state.leases.table.get(lease)
-        if found is None or found.boot != boot or found.left != 1 or not found.suspect:
-            raise ConflictError(f"lease {lease} is not held by this worker: drop it")
-        ((first, _),) = presence.held_ranges(found)
-        presence.unqueued(found.job, first, first + 1)
-        return Plan([] if found.begun else [(Beginning(found.job.id, first, lease), b"")])
+        return presence.begin(self._state.leases.table.get(lease), boot, lease)
 
     def settle(
         self,
@@ -276,7 +257,7 @@ class Ledger:
         """Monotonic seconds at which `tick` has something to do at the earliest; None if never."""
         if self._next_abandon == inf and self._watched():
             self._next_abandon = now + self._abandon / 60
-        due = min(self._state.next_due(), self._state.leases.next_deadline(), self._next_abandon)
+        due = min(self._state.alarms.next(), self._state.leases.next_deadline(), self._next_abandon)
         return due if due < inf else None
 
     def rearm(self, now: float) -> None:
@@ -288,53 +269,25 @@ class Ledger:
 
     def cancel(self, job: str, wall: float) -> Plan:
         """Final for all that is unfinished; `drop` of the plan is the leases of it."""
-        found = self._job(job)
-        if found.state == "cancelled" or self._over(found):
-            return Plan()
-        drop = [lease.id for lease in self._state.leases.table.values() if lease.job is found]
-        return Plan([(Cancelling(job, wall), b"")], accepted=found.unfinished, drop=drop)
+        return ending.cancel(self._state, self._job(job), wall)
 
     def requeue(self, job: str, first: int = 0, count: int = -1) -> Plan:
         """Dead tasks of a range (count -1: to the end) begin their next round; `accepted` says how many."""
-        found = self._job(job)
-        if found.state == "cancelled":
-            raise UsageError(f"job {job!r} was cancelled, which is final: submit a new one")
-        first = max(0, first)
-        end = found.next if count < 0 else min(found.next, first + count)
-        many = found.dead_in(first, end) if first < end else 0
-        if not many:
-            return Plan()
-        if any(s.rounds is not None and max(s.rounds.counts) == submitting.MOST for s in found.segments):
-            raise UsageError(f"tasks of job {job!r} were requeued {submitting.MOST} times: submit a new one")
-        return Plan([(Requeuing(job, [(first, end - first)]), b"")], accepted=many)
+        return ending.requeue(self._job(job), first, count)
 
     def delete(self, job: str, wall: float) -> Plan:
         """Forget a job that is over; UsageError if it is not."""
-        found = self._job(job)
-        if not self._over(found):
-            raise UsageError(f"job {job!r} is not over: cancel it first")
-        return Plan([(Deleting(job, wall), b"")])
+        return ending.delete(self._job(job), wall)
 
     def expired_jobs(self, wall: float) -> list[str]:
         """Ids of the jobs whose retention is over, for `delete`; forgets ids that were deleted long ago."""
-        stones = self._state.tombstones
-        for name in [name for name, until in stones.items() if until <= wall]:
-            del stones[name]
-        return [
-            job.id
-            for job in self._state.jobs.values()
-            if job.ended and job.options.retention and job.ended + job.options.retention <= wall
-            if not job.barrier
-        ]
+        return ending.expired(self._state, wall)
 
     # ------------------------------------------------------------ consumed results
 
     def take(self, job: str, at: int, offset: int, count: int) -> Plan:
         """Results up to the `offset`-th of row `at` are handed over; does not wait for takes before it."""
-        found = self._job(job)
-        if (at, offset) <= found.taking[:2]:
-            raise ConflictError(f"results of job {job!r} up to {found.taking[:2]} are taken already")
-        return Plan([(Taking(job, at, offset, count), b"")], accepted=count)
+        return ending.take(self._job(job), at, offset, count)
 
     def taken(self, job: str) -> tuple[int, int, int]:
         """(seq of the row, results of it, results in all) taken so far, those queued included."""
@@ -373,11 +326,7 @@ class Ledger:
     def done(self, job: str) -> bool:
         """Whether a job is closed and nothing of it is unfinished; true for one that does not exist."""
         found = self._state.jobs.get(job)
-        return found is None or self._over(found)
-
-    @staticmethod
-    def _over(job: Job) -> bool:
-        return job.state != "open" and not job.unfinished
+        return found is None or found.over
 
     def ended_run(self, job: str, index: int) -> tuple[int, str]:
         """(count, state) of the tasks from `index` on that ended alike; (0, "") if it is unfinished."""

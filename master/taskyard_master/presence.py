@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from taskyard import batch
-from taskyard.messages import Ending, Failure, Granting, Held, Losing, Record, Returning, encode
+from taskyard.errors import ConflictError
+from taskyard.messages import Beginning, Ending, Failure, Granting, Held, Losing, Record, Returning, encode
 from taskyard_master.jobs import Job
 from taskyard_master.leases import Holder, Lease
 from taskyard_master.plans import Plan, split
@@ -99,6 +100,15 @@ def unqueued(job: Job, first: int, end: int) -> None:
 
 
 # ---------------------------------------------------------------- losses
+
+
+def begin(lease: Lease | None, boot: str, number: int) -> Plan:
+    """A suspect that stands alone is about to run: from now on its loss is charged."""
+    if lease is None or lease.boot != boot or lease.left != 1 or not lease.suspect:
+        raise ConflictError(f"lease {number} is not held by this worker: drop it")
+    ((first, _),) = held_ranges(lease)
+    unqueued(lease.job, first, first + 1)
+    return Plan([] if lease.begun else [(Beginning(lease.job.id, first, number), b"")])
 
 
 def lose(leases: Iterable[Lease], wall: float) -> Plan:

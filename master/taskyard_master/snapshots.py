@@ -6,10 +6,11 @@ import msgspec
 
 from taskyard.messages import Opening, Struct
 from taskyard.ranges import RangeMap, Runs
+from taskyard_master.alarms import TICKS
 from taskyard_master.jobs import Job
 from taskyard_master.leases import Lease
 from taskyard_master.segments import KIND, NONE, WIDTH, Segment
-from taskyard_master.state import TICKS, State
+from taskyard_master.state import State
 
 Map = tuple[bytes, bytes] | None
 
@@ -159,7 +160,11 @@ def _restore_job(state: State, shot: JobShot, now: float) -> None:
         segment.rounds = _restore_map(part.rounds)
         segment.losses = _restore_map(part.losses)
         for code, due in part.due.items():
-            state.restore_delay(job, number, code, ceil((due - state.offset) * TICKS - 0.01))
+            tick = ceil((due - state.offset) * TICKS - 0.01)
+            while tick in segment.codes:  # the clocks have moved, and two times fell together
+                tick += 1
+            segment.codes[tick] = code
+            state.alarms.set(job, number, tick)
         for value, many in segment.state.counts.items():
             if value != NONE:
                 job.counts[KIND[value]] += many

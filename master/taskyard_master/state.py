@@ -6,8 +6,7 @@ in its range: a record that repeats what was done already does nothing.
 """
 
 from collections.abc import Callable
-from heapq import heappop, heappush
-from math import ceil, inf
+from math import ceil
 from typing import Any
 
 from taskyard.messages import (
@@ -27,6 +26,7 @@ from taskyard.messages import (
     Taking,
 )
 from taskyard.ranges import Runs
+from taskyard_master.alarms import TICKS, Alarms
 from taskyard_master.jobs import Job
 from taskyard_master.leases import Lease, Leases
 from taskyard_master.plans import split
@@ -47,7 +47,6 @@ from taskyard_master.segments import (
 )
 from taskyard_master.turns import Turns
 
-TICKS = 10  # a second: the grain of delays
 LONGEST = 600.0  # seconds that a delay can last at most, whatever the clocks say
 REMEMBERED = 7 * 86400.0  # seconds that the id of a deleted job stays known
 
@@ -63,7 +62,7 @@ class State:
         self.suspects: dict[str, Job] = {}  # jobs that have any
         self.lease = lease
         self.offset = offset
-        self._alarms: list[tuple[int, str, int]] = []  # (tick, job, segment), some out of date
+        self.alarms = Alarms(self.jobs)
         self._appliers: dict[type, Callable[[Any, float], None]] = {
             Opening: self._opening,
             Chunked: self._chunked,
@@ -131,43 +130,14 @@ class State:
 
     def wake(self, now: float) -> None:
         """Delays that are over: their tasks are ready."""
-        tick = int(now * TICKS)
-        while self._alarms and self._alarms[0][0] <= tick:
-            at, name, number = heappop(self._alarms)
-            job = self.jobs.get(name)
-            if job is None or number >= len(job.segments) or job.segments[number].alarm != at:
-                continue
-            segment = job.segments[number]
-            many = segment.wake(tick)
-            segment.alarm = 0
-            if segment.codes:
-                self._set_alarm(job, number, min(segment.codes))
-            if many:
-                job.counts[DELAYED] -= many
-                job.counts[READY] += many
-                job.hints[READY] = min(job.hints[READY], number)
-                self.touch(job)
-
-    def next_due(self) -> float:
-        """Monotonic seconds of the next delay's end; inf if nothing is delayed."""
-        return self._alarms[0][0] / TICKS if self._alarms else inf
-
-    def _set_alarm(self, job: Job, number: int, tick: int) -> None:
-        segment = job.segments[number]
-        if not segment.alarm or tick < segment.alarm:
-            segment.alarm = tick
-            heappush(self._alarms, (tick, job.id, number))
-
-    def restore_delay(self, job: Job, number: int, code: int, tick: int) -> None:
-        """A delay of a snapshot: its byte stands for `tick`."""
-        segment = job.segments[number]
-        while tick in segment.codes:  # the clocks have moved and two times fell together
-            tick += 1
-        segment.codes[tick] = code
-        self._set_alarm(job, number, tick)
+        for job, number, many in self.alarms.ring(now):
+            job.counts[DELAYED] -= many
+            job.counts[READY] += many
+            job.hints[READY] = min(job.hints[READY], number)
+            self.touch(job)
 
     def _end(self, job: Job, at: float) -> None:
-        if job.state != "open" and not job.ended and not job.unfinished:
+        if job.over and not job.ended:
             job.ended = at
 
     # ------------------------------------------------------------ one method a record
@@ -250,7 +220,7 @@ class State:
                 self.change(job, number, first, count, segment.delay(tick))
                 segment.attempts = segment.counter(segment.attempts)
                 segment.attempts.set(first, count, record.attempts)
-            self._set_alarm(job, number, tick)
+            self.alarms.set(job, number, tick)
         job.retries += record.count
         self._spend(job, record.count, record.seconds)
         self.touch(job)

@@ -5,11 +5,9 @@ from math import inf
 from taskyard import batch
 from taskyard.errors import BacklogFullError, ConflictError, GapError, UsageError
 from taskyard.messages import Chunk, Chunked, Close, Closing, Ending, Open, Opening
-from taskyard_master.jobs import Job
+from taskyard_master.jobs import MOST, Job
 from taskyard_master.plans import Plan, portions
 from taskyard_master.spans import Pending
-
-MOST = 255  # attempts, losses and rounds are kept as bytes
 
 
 def create(request: Open, wall: float) -> Plan:
