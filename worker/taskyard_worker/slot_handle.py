@@ -249,14 +249,17 @@ class Slot:
         if seen > batch.taken:
             self._owner.settled(batch.piece, batch.outcomes(seen))
         if same:
-            self._attend(batch, now)
+            self._attend(batch, key[1], now)
 
-    def _attend(self, batch: Batch, now: float) -> None:
-        """It has been doing the same since the last look at least."""
-        if batch.phase == memory.ENDED:  # and its bell was lost, because the pipe was full of bells
+    def _attend(self, batch: Batch, phase: int, now: float) -> None:
+        """It has been doing the same since the last look at least.
+
+        `phase` is that of both looks: a batch that has ended since has outcomes that nobody took yet.
+        """
+        if phase == memory.ENDED:  # and its bell was lost, because the pipe was full of bells
             self._finish()
             self._owner.hungry()
-        elif batch.phase == memory.LOADING and now - self._key_since > LOADING_SECONDS:
+        elif phase == memory.LOADING and now - self._key_since > LOADING_SECONDS:
             self._late = (batch.seq, 0)
             self._kill("timeout")
         index = batch.running
