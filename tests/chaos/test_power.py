@@ -29,9 +29,10 @@ def cut(folder: Path, sync: str) -> Report:
                 eventually(
                     lambda n=submitted: watched.load.submitted > n + 150 or watched.load.failed, "it works"
                 )  # type: ignore[misc]
+                # The process goes first, by a moment: what it reads from a disk that is off it calls damage.
+                rig.kill_master()
                 disk.cut()
                 rig.faults["power cuts"] += 1
-                rig.kill_master()
                 disk.unmount()
                 disk.mount()
                 rig.start_master()
