@@ -20,6 +20,7 @@ MASTER = (
     "commit.begin", "commit.before", "commit.after",  # around a group commit; .before: all rows are written
     "snapshot.before", "snapshot.after",  # around saving the ledger's state and dropping rows, same commit
     "apply.before", "apply.after",  # around the ledger's knowing of a commit
+    "read.before",  # tasks or results are about to be read from the journal
     "purge.before", "purge.after",  # around removing some rows of a deleted job
     "grant.before",  # a lease is given, and nobody was told
     "hello.before",  # a worker said what it holds, and was not answered

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from taskyard_master.commits import Commits
 from taskyard_master.plans import Granted
 
 log = logging.getLogger(__name__)
+
+AGAIN = 1.0  # seconds until tasks are read again that the disk did not give
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +109,12 @@ class Leasing:
         try:
             block = self._journal.read.payloads(g.job, g.first, g.count)
         except StorageError as error:
-            self._refuse(g, error)
+            if isinstance(error.__cause__, sqlite3.OperationalError | OSError):  # the disk, not its content
+                log.error("%s", error)
+                self._ledger.shrink(g.lease, 0)
+                self._loop.call_later(AGAIN, self.serve)
+            else:
+                self._refuse(g, error)
             return None
         count = batch.take(block, g.count, space)
         if count < g.count:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taskyard import batch
+from taskyard import batch, failpoints
 from taskyard.errors import StorageError
 from taskyard.messages import Ending, Row, decode_record
 from taskyard_master import schema
@@ -126,7 +126,12 @@ class Reader:
 
     def _select(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
         try:
+            failpoints.passing("read.before")
             return self._connection.execute(statement, values).fetchall()
+        except (sqlite3.OperationalError, OSError) as error:
+            raise StorageError(
+                f"the journal {self._path} cannot be read ({error}): mend the disk, the master goes on itself"
+            ) from error
         except sqlite3.Error as error:
             raise schema.damaged(self._path, str(error)) from error
 

@@ -37,7 +37,7 @@ def test_leases_and_retries_do_not_follow_the_wall_clock() -> None:
             ledger.tick(due + 1, wall)
             assert ledger.status("j").ready == 1
         now += 100
-    note(Report(accepted=JUMPS, faults={"jumps": JUMPS}))
+    note(Report(faults={"jumps": JUMPS}))
 
 
 FAILURE = m.Failure("raised", "ValueError", "no")

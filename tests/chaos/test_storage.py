@@ -84,6 +84,17 @@ def test_an_io_error_at_the_nth_commit(tmp_path: Path, point: str) -> None:
         assert happened >= 10, "the errors happened"
 
 
+def test_a_disk_that_cannot_be_read_for_a_moment_costs_no_task(tmp_path: Path) -> None:
+    """Only damage makes a task dead; what the disk does not give now, it may give in a second."""
+    with running_rig(tmp_path, workers=0) as rig, rig.yard() as yard:
+        job = yard.submit("work:until", ["/"] * 50)
+        rig.replace_master(failpoint="read.before:1:error")
+        rig.start_worker()
+        status = job.wait(60)
+        assert "failpoint read.before: an I/O error" in rig.output()
+        assert (status.completed, status.dead) == (50, 0)
+
+
 def test_a_read_only_disk_is_named_at_the_start(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "ro", "4m", "ro") as folder:
         done = start(folder / "journal.db", tmp_path)
