@@ -6,6 +6,7 @@ end exactly once, and is not charged for what it did not do.
 
 import asyncio
 import os
+import signal
 import textwrap
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from support import eventually
 
 from taskyard import batch, messages, values
 from taskyard.messages import Failure, Outcome
+from taskyard_worker import memory
 from taskyard_worker.pieces import Piece
 from taskyard_worker.process import Start
 from taskyard_worker.slots import Limits, Slots
@@ -583,3 +585,38 @@ def test_slots_die_with_the_agent(tmp_path: Path) -> None:
     os.kill(agent, 9)
     os.waitpid(agent, 0)
     eventually(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_a_batch_that_ends_during_a_look_keeps_its_outcomes(tmp_path: Path) -> None:
+    """The last outcome is written between what a look has read and what it does about that."""
+    (tmp_path / "tasks.py").write_text("def work(n): return n")
+
+    async def main() -> Bench:
+        bench = Bench(tmp_path, Limits(), 1)
+        (slot,) = bench.slots.all
+        slot.start()
+        assert slot.process is not None
+        os.kill(slot.process.pid, signal.SIGSTOP)  # this test is the slot now
+        slot.give(piece(1, "job", 0, [values.dumps(7)]))
+        batch = slot.batches[0]
+        state, region = batch.region.state, batch.region
+        state[memory.PHASE], region.began[0] = memory.RUNNING, time.monotonic()
+        slot.look(time.monotonic(), 0.0)
+
+        def end(*_: object) -> None:
+            data = values.dumps(7)
+            region.output[: len(data)] = data
+            region.times[0], region.ends[1] = time.monotonic(), len(data)
+            state[memory.DONE], state[memory.PHASE] = 1, memory.ENDED
+
+        slot._listener.look = end  # type: ignore[method-assign]
+        slot.look(time.monotonic(), 0.0)
+        del slot._listener.look
+        slot.look(time.monotonic(), 0.0)
+        slot.look(time.monotonic(), 0.0)
+        await bench.slots.stop()
+        return bench
+
+    bench = asyncio.run(main())
+    assert bench.outcomes == {0: [("completed", 7)]}
+    assert not bench.queue

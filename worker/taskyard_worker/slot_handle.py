@@ -249,12 +249,14 @@ class Slot:
         if seen > batch.taken:
             self._owner.settled(batch.piece, batch.outcomes(seen))
         if same:
-            self._attend(batch, key[1], now)
+            self._attend(batch, key[1], key[2], now)
 
-    def _attend(self, batch: Batch, phase: int, now: float) -> None:
+    def _attend(self, batch: Batch, phase: int, index: int, now: float) -> None:
         """It has been doing the same since the last look at least.
 
-        `phase` is that of both looks: a batch that has ended since has outcomes that nobody took yet.
+        `phase` and `index`, of its task, are those of both looks, and are not read again: a batch
+        that has ended since has outcomes that nobody took yet, and a task that has begun since has
+        a start that may not be visible.
         """
         if phase == memory.ENDED:  # and its bell was lost, because the pipe was full of bells
             self._finish()
@@ -262,8 +264,7 @@ class Slot:
         elif phase == memory.LOADING and now - self._key_since > LOADING_SECONDS:
             self._late = (batch.seq, 0)
             self._kill("timeout")
-        index = batch.running
-        if index is None:
+        if phase != memory.RUNNING or index >= batch.piece.count:
             return
         seconds = now - batch.since(index) - self._excused
         if batch.dropped:
