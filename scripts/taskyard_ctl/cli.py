@@ -31,7 +31,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "run": "submit", "submit": "submit", "results": "results", "cancel": "jobs", "requeue": "jobs",
         "delete": "jobs", "check": "check",
     },
-    "Look": {"status": "status", "dashboard": "dashboard", "logs": "logs", "drain": "scale"},
+    "Look": {
+        "status": "status", "dashboard": "dashboard", "logs": "logs", "drain": "scale", "bench": "bench",
+    },
     "Keep": {"backup": "keep", "restore": "keep", "chaos": "chaos"},
     "Several hosts": {
         "deploy": "deploy", "rollback": "deploy", "doctor": "doctor", "certs": "certs", "tunnel": "tunnel",
