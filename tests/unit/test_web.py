@@ -137,7 +137,8 @@ def a_job(number: int, **values: Any) -> JobStatus:
     base: dict[str, Any] = {
         "id": f"{number:012x}", "name": f"job {number}", "function": f"work:f{number % 200}",
         "state": "closed", "total": 10_000, "ready": 0, "leased": 0, "delayed": 0, "suspect": 0,
-        "completed": 10_000, "dead": 0, "cancelled": 0, "retries": 3, "seconds": 2.5, "created": float(number), "ended": 1.0, "priority": 0,
+        "completed": 10_000, "dead": 0, "cancelled": 0, "retries": 3, "seconds": 2.5,
+        "created": float(number), "ended": 1.0, "priority": 0,
         "note": "", "error": "",
     }  # fmt: skip
     return JobStatus(**{**base, **values})
