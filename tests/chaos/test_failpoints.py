@@ -113,11 +113,12 @@ def run(rig: Rig, point: str, arm: Callable[[], None]) -> None:
     extra = EXTRA.get(point)
     with rig.yard() as yard:
         eventually(lambda: rig.joined(yard), "both have joined")
+        count = 4 * TASKS if extra is kill_workers else TASKS  # it may take some kills
         slow = extra in (kill_a_worker, kill_workers, stop_a_worker)
-        watched = rig.load(yard, Tasks(rig.seed, *((0.05, 0.1) if slow else (0.001, 0.005))), TASKS)
+        watched = rig.load(yard, Tasks(rig.seed, *((0.05, 0.1) if slow else (0.001, 0.005))), count)
         if extra is not None:
             extra(rig, yard)
         report = watched.held()
         eventually(lambda: rig.fired() > rig.before, f"{point} was reached\n{rig.output()[-3000:]}")
-        assert report.accepted == report.completed == TASKS
+        assert report.accepted == report.completed == count
         assert report.charged == 0, "a death of a process is no attempt of a task"

@@ -90,7 +90,8 @@ def test_a_disk_that_cannot_be_read_for_a_moment_costs_no_task(tmp_path: Path) -
         job = yard.submit("work:until", ["/"] * 50)
         rig.replace_master(failpoint="read.before:1:error")
         rig.start_worker()
-        status = job.wait(60)
+        eventually(lambda: job.status().completed + job.status().dead == 50, "all have ended", 60)
+        status = job.status()
         assert "failpoint read.before: an I/O error" in rig.output()
         assert (status.completed, status.dead) == (50, 0)
 
