@@ -34,7 +34,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Look": {
         "status": "status", "dashboard": "dashboard", "logs": "logs", "drain": "scale", "bench": "bench",
     },
-    "Keep": {"backup": "keep", "restore": "keep", "chaos": "chaos"},
+    "Keep": {"backup": "keep", "restore": "keep", "chaos": "chaos", "completion": "completion"},
     "Several hosts": {
         "deploy": "deploy", "rollback": "deploy", "doctor": "doctor", "certs": "certs", "tunnel": "tunnel",
     },

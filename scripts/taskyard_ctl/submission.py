@@ -41,12 +41,17 @@ class Request:
     ordered: bool
     as_json: bool
 
+    @property
+    def calls(self) -> bool:
+        """Are the inputs calls, (args, kwargs), instead of one argument each?"""
+        return self.jsonl or bool(self.arg)
+
 
 def submit(folder: YardFolder, request: Request, wait: bool, containers: Callable[[], bool]) -> int:
     """Submit and print the job's id, or wait and print its results; returns the exit code."""
-    items = _items(folder, request, containers)
+    items = items_of(folder, request, containers)
     with folder.connect(persistent=True) as yard:
-        alone = _check_function(folder, yard, request.function)
+        alone = check_function(folder, yard, request.function)
         return _follow(yard, request, items) if wait else _leave(yard, request, items, alone)
 
 
@@ -75,11 +80,12 @@ def _follow(yard: "Yard", request: Request, items: Iterable[Any]) -> int:
 def _submit(yard: "Yard", request: Request, job: str, items: Iterable[Any]) -> "Job":
     return yard.submit(
         request.function, items, name=request.job, job=job, max_attempts=request.max_attempts,
-        timeout=request.timeout, priority=request.priority, calls=request.jsonl or bool(request.arg),
+        timeout=request.timeout, priority=request.priority, calls=request.calls,
     )  # fmt: skip
 
 
-def _items(folder: YardFolder, request: Request, containers: Callable[[], bool]) -> Iterable[Any]:
+def items_of(folder: YardFolder, request: Request, containers: Callable[[], bool]) -> Iterable[Any]:
+    """The inputs that the request names, read only as they are used."""
     given = [request.range, request.input, request.glob, request.arg]
     if sum(map(bool, given)) != 1:
         raise UsageError("give the inputs by one of --range, --input, --glob and --arg")
@@ -97,7 +103,7 @@ def _items(folder: YardFolder, request: Request, containers: Callable[[], bool])
     return inputs.of_lines(request.input, check)
 
 
-def _check_function(folder: YardFolder, yard: "Yard", function: str) -> bool:
+def check_function(folder: YardFolder, yard: "Yard", function: str) -> bool:
     """Refuse what no joined worker can run; true if none has joined yet."""
     module, colon, name = function.partition(":")
     if not (module and colon and name):

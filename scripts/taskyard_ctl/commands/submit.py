@@ -44,8 +44,9 @@ def _job_options(function: F) -> F:
 @click.command(cls=Verb)
 @_job_options
 @click.option("--wait", is_flag=True, help="Wait, and print the results instead of the job's id.")
+@click.option("--dry-run", is_flag=True, help="Show the first five calls, and submit nothing.")
 @click.pass_context
-def submit(ctx: click.Context, /, wait: bool, **asked: Any) -> int:
+def submit(ctx: click.Context, /, wait: bool, dry_run: bool, **asked: Any) -> int:
     """Submit a job: one task for each input. Prints the job's id.
 
     Inputs are read as fast as they are submitted, so there may be more than memory holds; with
@@ -55,12 +56,16 @@ def submit(ctx: click.Context, /, wait: bool, **asked: Any) -> int:
     Examples:     taskyard submit squares:square --range 0:1000000 --job squares
                   taskyard submit logs:summarise --glob '/var/log/**/*.gz' --wait
                   generate | taskyard submit tiles:tile --input - --jsonl --wait | use
+                  taskyard submit logs:summarise --input paths.txt --dry-run
     """
+    from taskyard_ctl.rehearsal import rehearse
     from taskyard_ctl.submission import submit as do
 
     if asked["ordered"] and not wait:
         raise UsageError("--ordered goes with --wait; 'taskyard results JOB --ordered' has it later")
     folder = yard_of(ctx)
+    if dry_run:
+        return rehearse(folder, _request(asked), folder.in_containers)
     return do(folder, _request(asked), wait, folder.in_containers)
 
 
