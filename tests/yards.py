@@ -45,6 +45,10 @@ def hold(path):
     return path
 
 
+def square_or_hold(what):
+    return hold(what) if isinstance(what, str) else square(what)
+
+
 def talk(n):
     print("task", n, "says hello")
     return n

@@ -7,12 +7,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from taskyard.errors import TaskyardError, UnreachableError
-from taskyard.messages import JobStatus, Status, StatusReply
+from taskyard.messages import JobStatus, Status, StatusReply, WorkerStatus
 from taskyard_ctl.cli import say
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ LINE_S = 5.0  # between lines
 FIRST_S = 0.2  # after which somebody wonders why nothing happens
 PATIENCE_S = 2.0  # for an answer, before that is what is shown
 
-Show = Callable[[JobStatus], None]
+WINDOW_S = 15.0  # what "recent" means for the rate
+WIDE = 110  # columns, from which on there is room for a long bar
+
+Show = Callable[[JobStatus, str], None]
 
 
 class Progress:
@@ -48,6 +52,12 @@ class Progress:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._said = ""
+        self._notices: deque[str] = deque()
+        self._rate = Rate()
+
+    def notice(self, text: str) -> None:
+        """Have a line shown within a moment; never waits, so a signal handler may call it."""
+        self._notices.append(text)
 
     def __enter__(self) -> "Progress":
         self._thread.start()
@@ -64,6 +74,8 @@ class Progress:
             while not self._over.wait(TICK_S):
                 with suppress(BrokenPipeError):  # whoever writes meets it too, and answers it
                     self._flush()
+                while self._notices:
+                    self._say(self._notices.popleft())
                 if time.monotonic() >= look_at:
                     show = show or self._shower(stack)
                     self._look(show)
@@ -79,7 +91,8 @@ class Progress:
             return  # not opened yet, or deleted: whoever waits for it says so
         for job in reply.jobs:
             self._tell(job.note)
-            show(job)
+            rate = self._rate.add(ended(job), time.monotonic())
+            show(job, ", ".join(facts(job, reply.workers, rate)))
 
     def _tell(self, text: str) -> None:
         if text and text != self._said:
@@ -95,7 +108,7 @@ class Progress:
         return _silent if os.environ.get("CI") else _Lines()
 
 
-def _silent(job: JobStatus) -> None:
+def _silent(job: JobStatus, text: str) -> None:
     """CI keeps every line for ever."""
 
 
@@ -103,59 +116,72 @@ def ended(job: JobStatus) -> int:
     return job.completed + job.dead + job.cancelled
 
 
-def pace(job: JobStatus) -> float:
-    """Tasks a second since the job was made."""
-    return job.completed / max(0.001, (job.ended or time.time()) - job.created)
+class Rate:
+    """Tasks a second, of late: what was fast an hour ago says nothing about the next minute."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def add(self, count: int, now: float) -> float:
+        """The rate, now that so many have ended; 0 until it can be told."""
+        self._seen.append((now, count))
+        while len(self._seen) > 2 and self._seen[1][0] <= now - WINDOW_S:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (count - before) / (now - since) if now > since else 0.0
+
+
+def facts(job: JobStatus, workers: Iterable[WorkerStatus], rate: float) -> Iterator[str]:
+    """What there is to say of a job besides how much of it has ended."""
+    from taskyard_ctl.render import duration
+
+    yield f"{rate:,.1f}/s"
+    left = job.total - ended(job)
+    if job.state == "open":
+        yield "still submitting"
+    elif job.ended:
+        yield "the last results are on their way"
+    elif rate and left:
+        yield f"{duration(left / rate)} left"
+    if job.dead:
+        yield f"{job.dead:,} dead"
+    if job.retries:
+        yield f"{job.retries:,} retried"
+    there = sum(worker.state in ("idle", "running", "draining") for worker in workers)
+    yield f"{there:,} worker{'' if there == 1 else 's'}"
 
 
 class _Lines:
     def __init__(self) -> None:
         self._next = time.monotonic() + LINE_S - FIRST_S
 
-    def __call__(self, job: JobStatus) -> None:
-        from taskyard_ctl.render import duration
-
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + LINE_S
-        text = f"{ended(job):,} of {job.total:,} tasks, {pace(job):,.1f}/s"
-        if job.state == "open":
-            text += ", still submitting"
-        elif job.ended:
-            text += ", the last results are on their way"
-        elif pace(job):
-            text += f", {duration((job.total - ended(job)) / pace(job))} left"
-        if job.dead:
-            text += f", {job.dead:,} dead"
-        say(text)
+    def __call__(self, job: JobStatus, text: str) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LINE_S
+            say(f"{ended(job):,} of {job.total:,} tasks, {text}")
 
 
 def _bar(screen: "Console | None") -> "tuple[Bar, Show]":
     """A bar on the terminal; where results go to the same terminal, it is below them."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
     from taskyard_ctl.render import console
 
+    shown = screen or console(stderr=True)
     columns: list[Any] = [
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(40 if shown.width >= WIDE else 10), MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TimeElapsedColumn(),
     ]  # fmt: skip
-    bar = Bar(*columns, console=screen or console(stderr=True), transient=True)
-    task = bar.add_task("submitting", total=None, rate="")
+    # Unless told, rich sends what goes to stdout to its own console: results would miss their pipe.
+    bar = Bar(*columns, console=shown, transient=True, redirect_stdout=sys.stdout.isatty())
+    task = bar.add_task("submitting", total=None, facts="")
 
-    def show(job: JobStatus) -> None:
-        dead = f" {job.dead:,} dead" if job.dead else ""
+    def show(job: JobStatus, text: str) -> None:
         words = "submitting" if job.state == "open" else f"{job.leased:,} at work"
         total = None if job.state == "open" else job.total
-        bar.update(
-            task, completed=ended(job), total=total, description=words + dead, rate=f"{pace(job):,.1f}/s"
-        )
+        bar.update(task, completed=ended(job), total=total, description=words, facts=text)
 
     return bar, show

@@ -14,6 +14,7 @@ from taskyard.errors import EXIT_DONE, FunctionError, UsageError
 from taskyard_ctl import inputs, shapes
 from taskyard_ctl.cli import say
 from taskyard_ctl.following import Results, conclude
+from taskyard_ctl.interrupts import Interrupts
 from taskyard_ctl.progress import Progress
 from taskyard_ctl.yard import YardFolder
 
@@ -57,7 +58,7 @@ def submit(folder: YardFolder, request: Request, wait: bool, containers: Callabl
 
 def _leave(yard: "Yard", request: Request, items: Iterable[Any], alone: bool) -> int:
     job = secrets.token_hex(6)
-    with _interrupted(yard, job), Progress(yard, job):
+    with Progress(yard, job) as progress, Interrupts(job, progress.notice, submitting=True):
         _submit(yard, request, job, items)
     click.echo(shapes.line({"job": job}).rstrip() if request.as_json else job)
     if alone:
@@ -70,9 +71,13 @@ def _follow(yard: "Yard", request: Request, items: Iterable[Any]) -> int:
     job = secrets.token_hex(6)
     output = Results(job, request.as_json)
     reader = _Reader(lambda: output.write(yard.job(job).results(follow=True, ordered=request.ordered)))
-    with _interrupted(yard, job), Progress(yard, job, output.flush, output.screen):
+    with (
+        Progress(yard, job, output.flush, output.screen) as progress,
+        Interrupts(job, progress.notice, submitting=True) as interrupts,
+    ):
         said = _Announced(items, lambda: say(f"job {job}"), reader.start)
         _submit(yard, request, job, said if isinstance(items, Collection) else iter(said))
+        interrupts.submitting = False
         reader.finish()
     return conclude(yard, job)
 
@@ -175,19 +180,3 @@ class _Reader:
         self._thread.join()
         if self._error is not None:
             raise self._error
-
-
-class _interrupted:  # noqa: N801 - reads as a verb
-    """Ctrl-C leaves the job running, and says how to come back."""
-
-    def __init__(self, yard: "Yard", job: str) -> None:
-        self._yard = yard
-        self._job = job
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted; job {self._job} goes on: taskyard results {self._job} --follow"
-            ) from None

@@ -1,5 +1,6 @@
 """The verbs without Docker: master and workers are processes of this machine."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -82,6 +83,8 @@ class TestTerminal:
         child = self.spawn(yard, "submit", "work:hold", "--arg", f'"{gate}"', "--wait")
         child.expect("1 at work")
         child.sendintr()
+        child.expect("Ctrl-C again leaves, and job [0-9a-f]{12} goes on; 'taskyard cancel [0-9a-f]{12}' ends")
+        child.sendintr()
         child.expect(
             "taskyard: interrupted; job [0-9a-f]{12} goes on: taskyard results [0-9a-f]{12} --follow"
         )
@@ -89,6 +92,28 @@ class TestTerminal:
         child.close()
         assert child.exitstatus == 130
         gate.touch()
+
+    def test_results_reach_a_pipe_while_a_terminal_shows_the_bar(self, yard: TestYard) -> None:
+        """Progress and results part: nothing of the one gets into the other."""
+        gate, out = yard.data / "piped", yard.data / "piped.jsonl"
+        items = yard.data / "items"
+        items.write_text("".join(f"{n}\n" for n in range(2000)) + f'["{gate}"]\n')
+        (yard.folder / "both").write_text(
+            f"'{COMMAND[0]}' {' '.join(COMMAND[1:])} submit work:square_or_hold --input '{items}' --jsonl"
+            f" --wait | cat > '{out}'\n"
+        )
+        child = pexpect.spawn(
+            "bash", ["both"], cwd=str(yard.folder), dimensions=(30, 120), encoding="utf-8", timeout=30,
+            env={name: value for name, value in os.environ.items() if name != "CI"} | {"TERM": "xterm"},
+        )  # fmt: skip
+        child.expect("1 at work")
+        child.expect("2 workers")
+        gate.touch()
+        child.expect("2,001 completed, in ")
+        child.expect(pexpect.EOF)
+        child.close()
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert sorted(row["index"] for row in rows) == list(range(2001))
 
     def test_status_can_be_watched(self, yard: TestYard) -> None:
         child = self.spawn(yard, "status", "--watch")
