@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 
 import msgspec
 
@@ -44,13 +45,14 @@ class Leasing:
         self._ledger = commits.ledger
         self._journal = commits.journal
         self._loop = loop
+        self._serial = count()
         self._waiting: OrderedDict[int, Wanted] = OrderedDict()
         self.watched: dict[str, Callable[[], None]] = {}  # by job: who wants to know that tasks were leased
         self.slots = 1  # of all joined workers: how far the rest of a job is to be shared
 
     def ask(self, wanted: Wanted) -> None:
         """Queue a request; its future gets the grants. A cancelled future leaves the queue."""
-        key = id(wanted)
+        key = next(self._serial)  # not its id(): another one may get that before the callback has run
         self._waiting[key] = wanted
         wanted.future.add_done_callback(lambda _: self._waiting.pop(key, None))
         self.serve()

@@ -1,0 +1,49 @@
+"""Requests for tasks that wait: none is lost, whatever became of those before it."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from taskyard.messages import Grant
+from taskyard_master.leasing import Leasing, Wanted
+
+
+class Handing(Leasing):
+    """Has one task for each request, while `ready`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ready = True
+        ledger: Any = SimpleNamespace(leasable=lambda: self.ready)
+        commits: Any = SimpleNamespace(ledger=ledger, journal=None)
+        super().__init__(commits, loop)
+
+    def _grant(self, wanted: Wanted) -> list[Grant]:
+        return [Grant(1, "job", "f", 0, 1, 0.0, False, b"")]
+
+
+def wanted(loop: asyncio.AbstractEventLoop) -> Wanted:
+    return Wanted("boot", "worker", frozenset({"f"}), 1, loop.create_future())
+
+
+def test_a_request_waits_though_one_at_the_same_address_was_served_just_before() -> None:
+    """That one is freed before its callback has run, and the next may take its place in memory."""
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        leasing = Handing(loop)
+        one = wanted(loop)
+        place = id(one)
+        leasing.ask(one)
+        assert one.future.done()
+        del one
+        leasing.ready = False
+        others = [wanted(loop)]
+        while id(others[-1]) != place and len(others) < 100:
+            others.append(wanted(loop))
+        leasing.ask(others[-1])
+        await asyncio.sleep(0)  # the callbacks of the first
+        leasing.ready = True
+        leasing.serve()
+        assert others[-1].future.done()
+
+    asyncio.run(ask())
