@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench chaos-long clean lock
+.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench chaos-long screenshots clean lock
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,9 @@ bench: setup ## tasks a second, beside the plain multiprocessing pattern
 
 chaos-long: setup ## every fault for ten minutes, as root; writes docs/reliability.md
 	@$(BIN)/python tests/chaos/long.py
+
+screenshots: setup ## make docs/screenshots anew, with chromium
+	@PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py
 
 clean: ## remove .venv, builds and caches; keep the yard's state, .env and images
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .taskyard/cache

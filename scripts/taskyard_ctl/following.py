@@ -44,10 +44,14 @@ class Results:
             self._write(shapes.result(self._job, outcome))
         self.flush()
 
+    def line(self, result: dict[str, Any]) -> str:
+        """One result as a line of text."""
+        return shapes.line(result)
+
     def _write(self, result: dict[str, Any]) -> None:
         with self._lock:
             if self._table is None:
-                sys.stdout.write(shapes.line(result))
+                sys.stdout.write(self.line(result))
             else:
                 self._rows.append(result)
             if time.monotonic() - self._flushed > FLUSH_S or len(self._rows) >= TABLE_ROWS:
@@ -65,6 +69,25 @@ class Results:
             self._table(self._rows)
             self._rows = []
         self._flushed = time.monotonic()
+
+
+class JobLog(Results):
+    """The same as GNU parallel's `--joblog`, for tools that read that; what was sent is not measured."""
+
+    HEAD = ("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command")
+
+    def __init__(self, job: str, function: str) -> None:
+        super().__init__(job, as_json=True)
+        self._function = function or "?"
+        sys.stdout.write("\t".join(self.HEAD) + "\n")
+
+    def line(self, result: dict[str, Any]) -> str:
+        fields = (
+            result["index"] + 1, result["host"] or ":", f"{result['started']:.3f}",
+            f"{result['seconds']:10.3f}", 0, 0, int(result["state"] != "completed"), 0,
+            f"{self._function} {self._job}/{result['index']}",
+        )  # fmt: skip
+        return "\t".join(map(str, fields)) + "\n"
 
 
 def conclude(yard: "Yard", job: str, hint: bool = True) -> int:

@@ -12,7 +12,7 @@ from taskyard.allow import Allow
 from taskyard.job import Outcome
 from taskyard.messages import Failure, JobStatus, MasterStatus, Running, StatusReply, WorkerStatus
 from taskyard_ctl import render, shapes
-from taskyard_ctl.following import Results, exit_code
+from taskyard_ctl.following import JobLog, Results, exit_code
 
 NOW = 1_767_225_600.0
 
@@ -176,3 +176,15 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_sizes(count: int, text: str) -> None:
     assert render.size(count) == text
+
+
+def test_the_joblog_is_that_of_gnu_parallel(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its columns, separated by tabs; what did not complete exits with 1."""
+    failure = Failure("raised", "ValueError", "no")
+    JobLog("j1", "work:square").write([outcome(0), outcome(4, None, failure)])
+    head, first, second = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert " ".join(head) == "Seq Host Starttime JobRuntime Send Receive Exitval Signal Command"
+    assert len(first) == len(second) == len(head)
+    assert (first[0], first[6], first[8]) == ("1", "0", "work:square j1/0")
+    assert (second[0], second[6], second[8]) == ("5", "1", "work:square j1/4")
+    assert float(first[2]) >= 0 and float(first[3]) >= 0

@@ -9,7 +9,7 @@ const done = (job) => job.completed + job.dead + job.cancelled;
 function stateOf(job) {
   if (job.unfinished) return job.leased ? state("running") : state("waiting");
   if (job.state !== "closed") return state(job.state);
-  return job.dead ? state("dead", "failed in part") : state("completed", "done");
+  return job.dead ? state("dead", job.completed ? "failed in part" : "failed") : state("completed", "done");
 }
 const row = (job) => [
   el("a", { href: jobHref(job.id) }, job.name || job.id), job.function || "any", stateOf(job), progress(job),
@@ -67,7 +67,7 @@ export function jobPage(main, id) {
       job.unfinished || job.state === "open" ? el("button", { class: "danger", onclick: () => act("cancel", `Cancel job ${name}? What is unfinished ends, for good.`, "Cancel job") }, "Cancel job") : null,
       job.dead ? el("button", { onclick: () => act("requeue", `Run the ${number(job.dead)} failed tasks of ${name} again?`, "Run again") }, "Requeue failed tasks") : null,
       el("a", { href: `#/log//${encodeURIComponent(job.id)}` }, "Log")));
-    counts(job, () => [el("div", { class: "wide" }, progress(job)), figures([["completed", number(job.completed)], ["of", number(job.total)], ["running", number(job.leased)], ["ready", number(job.ready)], ["delayed", number(job.delayed + job.suspect)],
+    counts(job, () => [el("div", { class: "wide" }, progress(job)), figures([[`completed of ${number(job.total)}`, number(job.completed)], ["running", number(job.leased)], ["ready", number(job.ready)], ["delayed", number(job.delayed + job.suspect)],
       ["failed for good", number(job.dead), job.dead > 0], ["tried again", number(job.retries)], ["rate", rate(job.rate)], ["time left", job.unfinished ? seconds(job.eta) : "–"], ["worker time", seconds(job.seconds)]]), job.note ? el("p", {}, job.note) : el("span")]);
     failed([data.failed, job.dead], () => data.failed.length ? [el("h2", {}, "Failed tasks"), table(`${number(data.failed.length)} of ${number(job.dead)}`, [["Task", "n"], ["Why", "wrap"], ["Attempts", "n"], ["Worker"], ["Host"]],
       data.failed.map((f) => [f.index, el("div", {}, `${f.type || f.reason}: ${f.message}`, f.traceback ? el("details", {}, el("summary", {}, "traceback"), el("pre", { tabindex: "0" }, f.traceback)) : null), f.attempts, f.worker, f.host]))] : []);
