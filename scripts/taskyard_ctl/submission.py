@@ -3,6 +3,7 @@
 import difflib
 import secrets
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from taskyard.job import Job
 
 NAME_LIMIT = 5  # of functions named in an error
+TAKE_UP_S = 5.0  # in which workers notice an edit: they look every second
+LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +116,33 @@ def check_function(folder: YardFolder, yard: "Yard", function: str) -> bool:
     module, colon, name = function.partition(":")
     if not (module and colon and name):
         raise FunctionError(f"{function!r} names no function: write MODULE:FUNCTION, as in squares:square")
-    workers = yard.status().workers
-    known = {function for worker in workers for function in worker.functions}
-    if not workers or function in known:
-        return not workers
+    known = _known(yard)
+    if known is None or function in known:
+        return known is None
+    if _is_here(folder, function):
+        say("waiting for the workers to take up an edit of the tasks folder")
+        pause, end = threading.Event(), time.monotonic() + TAKE_UP_S
+        while time.monotonic() < end and not pause.wait(LOOK_S):
+            known = _known(yard) or known
+            if function in known:
+                return False
     raise FunctionError(f"no joined worker can run {function}: {_why_not(folder, function, known)}")
+
+
+def _known(yard: "Yard") -> set[str] | None:
+    """What the joined workers can run; None if there are none."""
+    workers = yard.status().workers
+    return {function for worker in workers for function in worker.functions} if workers else None
+
+
+def _is_here(folder: YardFolder, function: str) -> bool:
+    """Is it in the tasks folder here, perhaps since a moment ago?"""
+    from taskyard.scan import scan
+
+    try:
+        return function in scan(Path(folder.settings.tasks_dir)).functions
+    except FunctionError:
+        return False  # no tasks folder here: a client elsewhere
 
 
 def _why_not(folder: YardFolder, function: str, known: set[str]) -> str:
