@@ -93,6 +93,20 @@ class TestTerminal:
         assert child.exitstatus == 130
         gate.touch()
 
+    def test_following_is_left_by_the_second_ctrl_c(self, yard: TestYard) -> None:
+        gate = yard.data / "followed"
+        yard.run("submit", "work:hold", "--arg", f'"{gate}"', "--job", "followed")
+        child = self.spawn(yard, "results", "followed", "--follow")
+        child.expect("1 at work")
+        child.sendintr()
+        child.expect("Ctrl-C again leaves")
+        child.sendintr()
+        child.expect("interrupted; job [0-9a-f]{12} goes on")
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 130
+        gate.touch()
+
     def test_results_reach_a_pipe_while_a_terminal_shows_the_bar(self, yard: TestYard) -> None:
         """Progress and results part: nothing of the one gets into the other."""
         gate, out = yard.data / "piped", yard.data / "piped.jsonl"

@@ -26,6 +26,7 @@ def results(
     Example:      taskyard results squares --follow > squares.jsonl
     """
     from taskyard_ctl.following import JobLog, Results, conclude
+    from taskyard_ctl.interrupts import Interrupts
     from taskyard_ctl.progress import Progress
 
     if joblog and as_json:
@@ -35,13 +36,11 @@ def results(
         output = JobLog(found.id, found.status().function) if joblog else Results(found.id, as_json)
         outcomes = found.results(follow=follow, ordered=ordered, failed=failed)
         if follow:
-            try:
-                with Progress(yard, found.id, output.flush, output.screen):
-                    output.write(outcomes)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"interrupted; job {found.id} goes on: taskyard results {found.id} --follow"
-                ) from None
+            with (
+                Progress(yard, found.id, output.flush, output.screen) as progress,
+                Interrupts(found.id, progress.notice),
+            ):
+                output.write(outcomes)
         else:
             output.write(outcomes)
         return conclude(yard, found.id, hint=not failed)
