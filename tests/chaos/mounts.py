@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from machine import lacking
+from support import eventually
 
 _SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), of ext4 and others
 _NO_LOG_FLUSH = 2  # not even what the file system's own journal holds in memory
@@ -53,7 +54,19 @@ class Disk:
         self.mount()
 
     def mount(self) -> None:
-        _run("mount", "-o", "loop", str(self.image), str(self.path))
+        """Mount it anew. Whoever has copied the list of mounts meanwhile, such as a container that starts,
+        keeps the old one for a moment, and then that is what comes back."""
+
+        def fresh() -> bool:
+            _run("mount", "-o", "loop", str(self.image), str(self.path))
+            try:
+                (self.path / "probe").touch()
+            except OSError:
+                self.unmount()
+                return False
+            return True
+
+        eventually(fresh, "the disk is on again")
 
     def unmount(self) -> None:
         subprocess.run(["umount", str(self.path)], check=True)
