@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from taskyard import failpoints
-from taskyard.messages import Record
+from taskyard.messages import Beginning, Chunked, Ending, Granting, Record
 from taskyard_master.journal import Journal
 from taskyard_master.ledger import Ledger
 from taskyard_master.plans import Plan
@@ -21,11 +21,16 @@ from taskyard_master.spans import Pending
 
 log = logging.getLogger(__name__)
 
+QUIET = Beginning | Chunked | Granting  # records that are news to nobody who waits for a job
 SNAPSHOT_ROWS = 20_000  # rows after which the ledger's state is saved, to bound the next start
 
 
 class Commits:
-    """The ledger and the journal behind it; `changed(jobs)` runs once after every group commit."""
+    """The ledger and the journal behind it.
+
+    `changed(jobs)` runs once after every group commit, with the jobs of which anything has ended,
+    before those who asked for these commits are answered: workers and readers have waited longer.
+    """
 
     def __init__(
         self,
@@ -40,9 +45,11 @@ class Commits:
         self._changed = changed
         self._tickets: dict[int, asyncio.Future[None]] = {}
         self._touched: set[str] = set()
-        self._woken = False
+        self._answers: list[tuple[asyncio.Future[None], Exception | None]] = []
         self.applied = 0  # seq of the last row that the ledger knows
+        self.newest: dict[str, int] = {}  # by job: seq of the last row of outcomes, if this master wrote one
         self.observers: list[Callable[[Record], None]] = []  # of every record that is committed
+        journal.delivered = self._wake
 
     async def run(self, judge: Callable[[], Plan]) -> Plan:
         """Judge until nothing pending is in the way, then commit what was planned.
@@ -94,6 +101,8 @@ class Commits:
             failpoints.passing("apply.before")
             self.ledger.commit(ticket, time.monotonic())
             self.applied = max(self.applied, seq)
+            if isinstance(record, Ending):
+                self.newest[record.job] = self.applied
             for observe in self.observers:
                 observe(record)
             failpoints.passing("apply.after")
@@ -101,22 +110,27 @@ class Commits:
             self.ledger.abort(ticket)
         self._tickets.pop(ticket).set_result(None)
         left[0] -= 1
-        if not done.done():
-            if error is not None:
-                done.set_exception(error)
-            elif left[0] == 0:
-                done.set_result(None)
-        self._touched.add(record.job)
-        if not self._woken:
-            self._woken = True
-            self._loop.call_soon(self._wake)
+        if error is not None or left[0] == 0:
+            self._answers.append((done, error))
+        if error is not None or not isinstance(record, QUIET):
+            self._touched.add(record.job)
 
     def _wake(self) -> None:
-        self._woken = False
+        """A group commit is over, done or failed."""
         touched, self._touched = self._touched, set()
+        answers, self._answers = self._answers, []
         if self.journal.rows_since_snapshot >= SNAPSHOT_ROWS:
             self.journal.save_snapshot(self.applied, self.ledger.snapshot())
-        self._changed(touched)
+        try:
+            self._changed(touched)
+        finally:
+            for done, error in answers:
+                if done.done():
+                    continue
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
 
 
 def _log_failure(done: "asyncio.Future[None]", what: str) -> None:

@@ -16,31 +16,30 @@ class Results:
     """The `results` verb, and the wake-ups of everybody who waits for a job to move."""
 
     def __init__(self, commits: Commits, loop: asyncio.AbstractEventLoop) -> None:
+        self._commits = commits
         self._ledger = commits.ledger
         self._journal = commits.journal
         self._loop = loop
-        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[asyncio.Future[bool]]] = defaultdict(set)
 
     def changed(self, jobs: set[str]) -> None:
-        """Something of these jobs was committed."""
+        """Something of these jobs was committed that somebody may wait for."""
         for job in jobs:
             for future in self._waiting.pop(job, ()):
                 if not future.done():
-                    future.set_result(None)
+                    future.set_result(True)
 
     async def change(self, job: str, deadline: Deadline) -> bool:
-        """Wait for the next commit that touches a job; False if the deadline passed first."""
-        future: asyncio.Future[None] = self._loop.create_future()
+        """Wait for the next commit that ends anything of a job; False if the deadline passed first."""
+        future: asyncio.Future[bool] = self._loop.create_future()
         self._waiting[job].add(future)
+        left = deadline.timeout()
+        timer = None if left is None else self._loop.call_later(left, _expire, future)
         try:
-            # Not wait_for, which in Python 3.11 forgets a cancellation that comes with the result: whoever
-            # waited would wait on, for a connection that is gone.
-            async with asyncio.timeout(deadline.timeout()):
-                await future
-            return True
-        except TimeoutError:
-            return False
+            return await future
         finally:
+            if timer is not None:
+                timer.cancel()
             self._waiting[job].discard(future)
             if not self._waiting[job]:
                 del self._waiting[job]
@@ -59,6 +58,9 @@ class Results:
             self._ledger.status(job)  # raises if it was deleted meanwhile
 
     def _in_turn(self, job: str, request: m.Results) -> m.Rows:
+        newest = self._commits.newest.get(job)
+        if newest is not None and newest <= request.cursor:
+            return m.Rows(request.seq, [], request.cursor, True)
         space = min(request.space, PREFETCH)
         rows = self._journal.read.results(job, request.cursor, space, failed=request.failed)
         cursor = rows[-1].at if rows else request.cursor
@@ -87,3 +89,8 @@ class Results:
             used += len(row.block) + 100
             index = stop
         return m.Rows(request.seq, rows, index, index >= self._ledger.status(job).total)
+
+
+def _expire(future: "asyncio.Future[bool]") -> None:
+    if not future.done():
+        future.set_result(False)

@@ -63,6 +63,7 @@ class Service:
         # By job, for as long as somebody submits to it; a peer can name any number of jobs that are none.
         self._submitting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when it rings, monotonic
         self._stopping = False
         self.space = Space(settings, journal)
         self.backups = Backups(journal)
@@ -257,11 +258,14 @@ class Service:
         for outcome in request.outcomes:
             if outcome.kind not in ("released", "suspect"):
                 batch.check(outcome.block, outcome.count)
-        plan = await self.commits.run(
+        plan = await self.commits.judged(
             lambda: self.ledger.settle(
                 hello.boot, hello.name, hello.host, request.outcomes, time.monotonic(), time.time(), random()
             )
         )
+        if plan.records:
+            self._overtake(request.outcomes)
+            await self.commits.write(plan)
         for outcome in request.outcomes:
             if self.ledger.lease(outcome.lease) is None:  # else a part of it still has to be known
                 self.journal.forget(outcome.lease)
@@ -270,6 +274,14 @@ class Service:
             elif outcome.kind not in ("released", "suspect"):
                 worker.failed += outcome.count
         return m.Settled(request.seq, plan.accepted, plan.duplicates)
+
+    def _overtake(self, outcomes: list[m.Outcome]) -> None:
+        """A grant that is all completed before it was written need not be: should this commit fail, its
+        worker still names it."""
+        for outcome in outcomes:
+            lease = self.ledger.lease(outcome.lease)
+            if lease is not None and outcome.kind == "completed" and outcome.count >= lease.left:
+                self.journal.forget(outcome.lease)
 
     async def _beat(self, peer: Peer, request: m.Beat) -> m.Reply:
         worker = self._worker(peer)
@@ -353,6 +365,7 @@ class Service:
     async def _forget(self, job: str) -> None:
         await self.commits.run(lambda: self.ledger.delete(job, time.time()))
         self.journal.read.forget_job(job)
+        self.commits.newest.pop(job, None)
         self.journal.purge(job)
 
     async def _drain(self, peer: Peer, request: m.Drain) -> m.Reply:
@@ -410,15 +423,18 @@ class Service:
         self._arm()
 
     def _arm(self) -> None:
-        """Be woken when the ledger next has something to do by itself."""
-        due = self.ledger.next_due(time.monotonic())
+        """Be woken when the ledger next has something to do by itself, or sooner, for nothing."""
+        now = time.monotonic()
+        due = self.ledger.next_due(now)
+        if due is None or (self._timer is not None and self._due <= due):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            self._timer = self.loop.call_at(self.loop.time() + max(0.0, due - time.monotonic()), self._tick)
+        self._due = due
+        self._timer = self.loop.call_at(self.loop.time() + max(0.0, due - now), self._tick)
 
     def _tick(self) -> None:
+        self._timer = None
         plan = self.ledger.tick(time.monotonic(), time.time())
         if plan.records:
             failpoints.passing("expired.before")
