@@ -12,10 +12,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench chaos-long screenshots clean lock
+.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench bench-quick chaos-long screenshots clean lock
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## make .venv with everything in it: .venv/bin/taskyard
 
@@ -54,8 +54,11 @@ status: setup ## show jobs, workers and rates
 down: setup ## stop the yard; what it accepted is kept
 	@$(BIN)/taskyard down
 
-bench: setup ## tasks a second, beside the plain multiprocessing pattern
-	@$(BIN)/taskyard bench
+bench: setup benchmarks/.venv/.set-up ## this yard beside its peers, half an hour; writes docs/benchmarks
+	@$(BIN)/python benchmarks/run.py --output docs/benchmarks $(ARGS)
+
+bench-quick: setup ## the ratio to the tutorial pattern, in two minutes
+	@$(BIN)/python benchmarks/run.py --quick $(ARGS)
 
 chaos-long: setup ## every fault for ten minutes, as root; writes docs/reliability.md
 	@$(BIN)/python tests/chaos/long.py
@@ -64,7 +67,7 @@ screenshots: setup ## make docs/screenshots anew, with chromium
 	@PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py
 
 clean: ## remove .venv, builds and caches; keep the yard's state, .env and images
-	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .taskyard/cache
+	@rm -rf .venv benchmarks/.venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .taskyard/cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The locks have hashes and no host names, so they install from any index. UV_FLAGS=--upgrade takes newer versions.
@@ -76,6 +79,10 @@ lock: setup ## write locks/ anew from pyproject.toml
 	@$(UV) --extra dev --output-file locks/dev.txt
 	@$(UV) --extra master --constraint locks/dev.txt --output-file locks/master.txt
 	@$(UV) --constraint locks/dev.txt --output-file locks/worker.txt
+	@$(UV) --extra bench --output-file locks/bench.txt
+
+benchmarks/.venv/.set-up: locks/bench.txt benchmarks/set-up
+	@benchmarks/set-up $(PYTHON)
 
 $(STAMP): pyproject.toml locks/dev.txt
 	@[ -n "$(PYTHON)" ] && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -10,9 +10,11 @@ import secrets
 import statistics
 import sys
 import threading
-import time
+from collections.abc import Callable, Sequence
 from multiprocessing.managers import BaseManager
 from typing import Any
+
+from taskyard_ctl.measuring import rate, singles
 
 _tasks: "queue.Queue[int]" = queue.Queue()
 _results: "queue.Queue[int]" = queue.Queue()
@@ -35,60 +37,69 @@ Manager.register("get_task", callable=_get_task)
 Manager.register("get_result", callable=_get_result)
 
 
+def square(n: int) -> int:
+    return n * n
+
+
 def _queues(address: Any, key: bytes) -> tuple[Any, Any]:
     manager: Any = Manager(address, key)
     manager.connect()
     return manager.get_task(), manager.get_result()
 
 
-def _work(address: Any, key: bytes) -> None:
+def _work(address: Any, key: bytes, function: Callable[[int], Any]) -> None:
     tasks, results = _queues(address, key)
     while True:
-        n = tasks.get()
-        results.put(n * n)
+        results.put(function(tasks.get()))
+
+
+class Pattern:
+    """A master and workers that run and have connected; `close` ends them."""
+
+    def __init__(self, workers: int, function: Callable[[int], Any] = square) -> None:
+        key = secrets.token_bytes(32)
+        self._manager: Any = Manager(("127.0.0.1", 0), key)
+        self._manager.start()
+        self._address, self._key = self._manager.address, key
+        self._workers = [
+            multiprocessing.Process(target=_work, args=(self._address, key, function), daemon=True)
+            for _ in range(workers)
+        ]
+        for process in self._workers:
+            process.start()
+        self._tasks, self._results = _queues(self._address, key)
+        self.many(range(workers))
+
+    def many(self, inputs: Sequence[int]) -> list[Any]:
+        """Put by one thread, as it waits for each; got by another."""
+        feeder = threading.Thread(target=self._feed, args=(inputs,))
+        feeder.start()
+        results = [self._results.get() for _ in inputs]
+        feeder.join()
+        return results
+
+    def one(self, n: int) -> Any:
+        self._tasks.put(n)
+        return self._results.get()
+
+    def _feed(self, inputs: Sequence[int]) -> None:
+        tasks, _ = _queues(self._address, self._key)
+        for n in inputs:
+            tasks.put(n)
+
+    def close(self) -> None:
+        for process in self._workers:
+            process.kill()
+        self._manager.shutdown()
 
 
 def measure(tasks: int, workers: int) -> tuple[float, float]:
     """(tasks a second, median seconds of a single one)."""
-    key = secrets.token_bytes(32)
-    manager: Any = Manager(("127.0.0.1", 0), key)
-    manager.start()
-    address = manager.address
-    processes = [
-        multiprocessing.Process(target=_work, args=(address, key), daemon=True) for _ in range(workers)
-    ]
-    for process in processes:
-        process.start()
+    pattern = Pattern(workers)
     try:
-        put, got = _queues(address, key)
-        for _ in range(workers):  # all of them have connected
-            put.put(1)
-        for _ in range(workers):
-            got.get()
-        feeder = threading.Thread(target=_feed, args=(address, key, tasks))
-        begun = time.perf_counter()
-        feeder.start()
-        for _ in range(tasks):
-            got.get()
-        rate = tasks / (time.perf_counter() - begun)
-        feeder.join()
-        single = []
-        for n in range(ROUNDS):
-            begun = time.perf_counter()
-            put.put(n)
-            got.get()
-            single.append(time.perf_counter() - begun)
-        return rate, statistics.median(single)
+        return rate(pattern, range(tasks))[0], statistics.median(singles(pattern, ROUNDS))
     finally:
-        for process in processes:
-            process.kill()
-        manager.shutdown()
-
-
-def _feed(address: Any, key: bytes, tasks: int) -> None:
-    put, _ = _queues(address, key)
-    for n in range(tasks):
-        put.put(n)
+        pattern.close()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
 PATTERN_TASKS = 5000
 ROUNDS = 100
+WARM = 2000
 
 
 @click.command(cls=Verb)
@@ -57,25 +57,11 @@ def bench(ctx: click.Context, function: str, tasks: int, as_json: bool) -> None:
 
 def _yard(yard: "Yard", function: str, tasks: int) -> tuple[float, float]:
     """(tasks a second from the first input to the last result, median seconds of a single one)."""
-    from taskyard.values import dumps
+    from taskyard_ctl.measuring import YardSide, rate, singles
 
-    warm = yard.submit(function, range(2000), name="bench")
-    list(warm.rows(follow=True))
-    begun = time.perf_counter()
-    job = yard.submit(function, range(tasks), name="bench")
-    got = sum(row.count for row in job.rows(follow=True))
-    rate = got / (time.perf_counter() - begun)
-    line = yard.open(function, name="bench")
-    outcomes = yard.job(line.job).results(follow=True)
-    single = []
-    for n in range(ROUNDS):
-        begun = time.perf_counter()
-        line.put(dumps(n))
-        line.flush()
-        next(outcomes)
-        single.append(time.perf_counter() - begun)
-    line.close()
-    for each in (warm.id, job.id, line.job):
-        yard.job(each).wait()
-        yard.delete(each)
-    return rate, statistics.median(single)
+    side = YardSide(yard, function)
+    side.many(range(WARM))
+    found = rate(side, range(tasks))[0]
+    single = statistics.median(singles(side, ROUNDS))
+    side.clear()
+    return found, single

@@ -1,0 +1,51 @@
+"""Yards of real processes to measure: those of the tests, which are the product and nothing else."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TASKS = ROOT / "benchmarks" / "tasks"
+sys.path[:0] = [str(ROOT / "tests")]
+
+import yardcerts  # noqa: E402 - it is in the tests' folder
+from lab import Lab  # noqa: E402
+
+from taskyard import Yard  # noqa: E402
+
+
+def tls_settings(folder: Path) -> dict[str, dict[str, str]]:
+    """Settings that turn TLS on, by role; the certificates are made in a folder."""
+    certs = yardcerts.yard(folder)
+    return {
+        role: {
+            name.removeprefix("TASKYARD_").lower(): value
+            for name, value in yardcerts.settings(certs, stem).items()
+        }
+        for role, stem in (("master", "master"), ("client", "client"), ("worker", "worker-a"))
+    }
+
+
+class BenchLab(Lab):
+    """A lab whose client may use TLS, too."""
+
+    def __init__(self, folder: Path, tls: bool = False, **settings: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.roles = tls_settings(folder / "certs") if tls else {}
+        super().__init__(folder, TASKS, **self.roles.get("client", {}), **settings)
+
+    def yard(self) -> Yard:
+        return Yard.from_env(self.environ)
+
+
+@contextmanager
+def running_yard(folder: Path, workers: int = 2, tls: bool = False, **settings: str) -> Iterator[BenchLab]:
+    """A master and workers that have joined, with the settings' defaults but for those given."""
+    lab = BenchLab(folder, tls, **settings)
+    try:
+        lab.start_master(**lab.roles.get("master", {}))
+        lab.start_workers(workers, **lab.roles.get("worker", {}))
+        yield lab
+    finally:
+        lab.stop()
