@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from taskyard.errors import EngineError
-from taskyard_ctl.images import Say, build_images
+from taskyard_ctl.images import Say, build_images, yard_image
 from taskyard_ctl.plan import Version
 
 _DOCKERFILE = "FROM {image}\nCOPY tasks /tasks\n"
@@ -18,12 +18,12 @@ _DIGITS = 12
 def bake(yard: str, tasks: Path, say: Say) -> Version:
     """Make the images of the tasks folder as it is; quick if they are there."""
     images = build_images(tasks, say)
-    master = f"taskyard-{yard}-master:{images.master.rpartition(':')[2]}"
+    master = f"{yard_image(yard, 'master')}:{images.master.rpartition(':')[2]}"
     _docker("tag", images.master, master)
     with tempfile.TemporaryDirectory(prefix="taskyard-") as folder:
         context = Path(folder)
         _stage(tasks, context / "tasks")
-        worker = f"taskyard-{yard}-worker:{_digest(images.worker, context)}"
+        worker = f"{yard_image(yard, 'worker')}:{_digest(images.worker, context)}"
         if _docker("image", "inspect", worker, check=False).returncode:
             (context / "Dockerfile").write_text(_DOCKERFILE.format(image=images.worker))
             _docker("build", "--quiet", "--tag", worker, folder)

@@ -29,7 +29,6 @@ MASTER_GRACE_S = 10
 CONTAINER_UID = 10001
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 NUMBER, WORKING_DIR = "com.docker.compose.container-number", "com.docker.compose.project.working_dir"
-OWN_IMAGES = ("taskyard-master", "taskyard-worker")
 
 
 class ComposeEngine:
@@ -62,7 +61,7 @@ class ComposeEngine:
     def up(self, workers: int, say: Say) -> None:
         self._check_project()
         check_free(*self._folder.settings.endpoint)
-        built = images.build_images(Path(self._folder.settings.tasks_dir), say)
+        built = images.claim(self.project, images.build_images(Path(self._folder.settings.tasks_dir), say))
         try:
             self._compose("up", "--detach", "--no-build", "--scale", f"worker={workers}", built=built)
         except BaseException:
@@ -110,12 +109,7 @@ class ComposeEngine:
     def destroy(self, volumes: bool, say: Say) -> None:
         if all(map(self._is_here, self._list({PROJECT: self.project}))):  # else it is another folder's yard
             self._compose("down", "--timeout", "1", *(["--volumes"] if volumes else []))
-        used = {container.attrs.get("ImageID") for container in self._list({})}
-        for image in self._client.images.list():
-            for tag in image.tags:
-                if tag.partition(":")[0] in OWN_IMAGES and image.id not in used:
-                    self._client.images.remove(tag)
-                    say(f"removed image {tag}")
+            images.forget(self.project, say)
 
     def restore(self, file: Path) -> str:
         """In a container of the master's image that has the journal's volume, as the master's user."""

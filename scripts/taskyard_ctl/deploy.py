@@ -16,6 +16,7 @@ from taskyard_ctl.engine import HostEngine
 from taskyard_ctl.hostprogress import Display, table
 from taskyard_ctl.hostrecord import Record
 from taskyard_ctl.hoststeps import READY_S, Parts
+from taskyard_ctl.images import PARTS, yard_image
 from taskyard_ctl.interface import Say
 from taskyard_ctl.inventory import Inventory
 from taskyard_ctl.layout import Cargo
@@ -287,9 +288,9 @@ class Deploy:
     def _forget(self, wanted: Wanted) -> None:
         """Remove images here that no kept version has."""
         kept = {image for version in wanted.kept for image in version.images}
-        base = f"taskyard-{self._inventory.name}-"
         client = self._client()
-        for image in client.api.images(filters={"reference": [f"{base}master", f"{base}worker"]}):
+        names = [yard_image(self._inventory.name, role) for role in PARTS]
+        for image in client.api.images(filters={"reference": names}):
             for tag in image["RepoTags"] or ():
                 if tag not in kept:
                     try:

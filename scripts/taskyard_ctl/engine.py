@@ -15,6 +15,7 @@ import requests
 
 from taskyard.errors import HostError, StorageError
 from taskyard_ctl.containers import JOURNAL, LABEL, SECRETS, USER, Box, base
+from taskyard_ctl.images import PARTS, yard_image
 from taskyard_ctl.layout import Cargo
 from taskyard_ctl.plan import HostNow, Role, Running
 from taskyard_ctl.shipping import Hold, Progress, send, shared, size
@@ -54,6 +55,7 @@ class HostEngine:
         self.name = link.host.name
         self.yard = yard
         self._base = base(yard)
+        self._image_names = [yard_image(yard, role) for role in PARTS]
 
     @property
     def client(self) -> Any:
@@ -66,8 +68,7 @@ class HostEngine:
         """What is there now."""
         api = self.client.api
         info, mine = api.info(), {"label": [f"{LABEL}={self.yard}"]}
-        names = [f"{self._base}-master", f"{self._base}-worker"]
-        images = api.images(filters={"reference": names})
+        images = api.images(filters={"reference": self._image_names})
         volumes = api.volumes(filters=mine)["Volumes"] or []
         networks = api.networks(names=[self._base])
         return HostNow(
@@ -269,8 +270,7 @@ class HostEngine:
         for name, _ in self.volumes():
             if name not in keep:
                 self.remove_volume(name)
-        names = [f"{self._base}-master", f"{self._base}-worker"]
-        for image in api.images(filters={"reference": names}):
+        for image in api.images(filters={"reference": self._image_names}):
             for tag in image["RepoTags"] or ():
                 self.remove_image(tag)
 

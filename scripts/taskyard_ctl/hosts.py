@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import docker  # type: ignore[import-untyped]
 
 from taskyard.errors import EngineError, HostError, TaskyardError, UsageError
+from taskyard_ctl import images
 from taskyard_ctl.cli import say as tell
 from taskyard_ctl.containers import WEB
 from taskyard_ctl.deploy import LAYERS
@@ -163,8 +164,8 @@ class HostsEngine:
     def _version(self) -> Version:
         """What was deployed last."""
         engine = HostEngine(self._master(), self.site.inventory.name)
-        images = [image for image in engine.look().images if "-master:" in image]
-        versions = Record(engine).versions(images[0]) if images else []
+        there = [image for image in engine.look().images if "-master:" in image]
+        versions = Record(engine).versions(there[0]) if there else []
         if not versions:
             raise EngineError("no deploy of this yard was completed: 'taskyard deploy' first")
         return versions[0]
@@ -190,6 +191,7 @@ class HostsEngine:
         self._raise_failed("still has what it had, and this folder its keys: run it again")
         for folder in (self.site.certs.path, self.site.folder.state / LAYERS):
             shutil.rmtree(folder, ignore_errors=True)
+        images.forget(self.site.inventory.name, say)
 
     def _raise_failed(self, what: str) -> None:
         if self._faults:
@@ -215,15 +217,13 @@ class HostsEngine:
             raise UsageError("the master runs: 'taskyard down' first, so that nothing is lost by it")
         inventory = self.site.inventory
         engine = HostEngine(self._master(), inventory.name)
-        images = sorted(image for image in engine.look().images if "-master:" in image)
-        if not images:
-            images = [self._send_master(engine)]
-        return engine.restore(images[0], file)
+        there = sorted(image for image in engine.look().images if "-master:" in image)
+        return engine.restore(there[0] if there else self._send_master(engine), file)
 
     def _send_master(self, engine: HostEngine) -> str:
         """Give a host the image that was deployed last from here; returns its name."""
         client = docker.from_env()
-        found = client.images.list(name=f"taskyard-{engine.yard}-master")
+        found = client.images.list(name=images.yard_image(engine.yard, "master"))
         tags: list[str] = [tag for image in found for tag in image.tags if "-master:" in tag]
         if not tags:
             raise EngineError("there is no master's image here: 'taskyard deploy', then 'taskyard down'")

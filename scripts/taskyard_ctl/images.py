@@ -75,6 +75,36 @@ def build_images(tasks: Path, say: Say, tags: tuple[str, ...] = ()) -> Images:
     return images
 
 
+def claim(yard: str, built: Images) -> Images:
+    """The same images under the names of one yard: an image goes when no yard has a name for it any more."""
+    named = {}
+    for role, image in (("master", built.master), ("worker", built.worker)):
+        named[role] = f"{yard_image(yard, role)}:{image.rpartition(':')[2]}"
+        _run("docker", "tag", image, named[role])
+    return Images(named["master"], named["worker"])
+
+
+def forget(yard: str, say: Say) -> None:
+    """Remove the names of one yard, and the images that are left without another yard's; others stay."""
+    for role in PARTS:
+        listed = _run("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", yard_image(yard, role))
+        for name in listed.stdout.split():
+            image = _image_id(name)
+            if _run("docker", "image", "rm", name).returncode:
+                continue  # a container of somebody else's is made of it
+            say(f"removed image {name}")
+            found = _run("docker", "image", "inspect", "--format", '{{join .RepoTags " "}}', image)
+            left = found.stdout.split()
+            # The name by content is nobody's; `make images` gives further ones, which people ask for.
+            if len(left) == 1 and re.fullmatch(f"taskyard-{role}:[0-9a-f]{{12}}", left[0]):
+                _run("docker", "image", "rm", left[0])
+
+
+def yard_image(yard: str, role: str) -> str:
+    """What the images of one yard are called, without the tag; Docker wants no two signs together."""
+    return re.sub(r"[_-]{2,}", "-", f"taskyard-{yard}-{role}")
+
+
 def find_base(say: Say) -> str:
     """BASE_IMAGE, else the registry's, else one made of Debian's packages, saying so."""
     chosen = os.environ.get("BASE_IMAGE")

@@ -24,7 +24,7 @@ NewYard = scenarios.NewYard
 
 @pytest.fixture(scope="module", autouse=True)
 def kept(docker: Docker) -> Iterator[Images]:
-    """The images, used by containers that are never started: `destroy` removes what nothing uses."""
+    """The images, used by containers that are never started, so that no `destroy` here takes them away."""
     images = build_images(ROOT / "examples", print)
     pins = [docker("create", image) for image in (images.master, images.worker)]
     yield images
@@ -149,17 +149,26 @@ class TestLiving(scenarios.Living):
             f"{yard.folder.name}_journal" not in docker("volume", "ls", "--format", "{{.Name}}").splitlines()
         )
 
-    def test_destroy_removes_images_that_nothing_uses(
-        self, new_yard: NewYard, docker: Docker, kept: Images
-    ) -> None:
+    def test_destroy_removes_images_of_its_own(self, new_yard: NewYard, docker: Docker, kept: Images) -> None:
+        """What another yard, which may be down, has a name for stays; what nobody else has goes."""
         yard = new_yard()
-        tag = "taskyard-worker:left-by-a-test"
+        yard.run("up", "--workers", "0")
+        own, shared = f"taskyard-{yard.folder.name}-worker", f"taskyard-{secrets.token_hex(4)}-worker:1"
+        docker("tag", kept.worker, shared)
         made = docker("create", kept.worker)
-        docker("commit", made, tag)
+        alone = secrets.token_hex(6)
+        docker("commit", made, f"taskyard-worker:{alone}")
+        docker("tag", f"taskyard-worker:{alone}", f"{own}:{alone}")
         docker("rm", made)
-        done = yard.run("destroy")
-        assert f"removed image {tag}" in done.err
-        assert docker("image", "inspect", "--format", "{{.Id}}", kept.worker)
+        try:
+            done = yard.run("destroy", "--volumes")
+            assert done.err.count(f"removed image {own}:") >= 2
+            assert not docker("image", "ls", "--quiet", own)
+            assert not docker("image", "ls", "--quiet", f"taskyard-worker:{alone}")
+            for name in (shared, kept.worker, kept.master):
+                assert docker("image", "inspect", "--format", "{{.Id}}", name)
+        finally:
+            docker("rmi", shared)
 
     def test_a_bare_compose_up_is_a_yard_too(self, new_yard: NewYard, docker: Docker) -> None:
         yard = new_yard()
