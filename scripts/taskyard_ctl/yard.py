@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taskyard import environment
 from taskyard.errors import EngineError, SettingsError, UsageError
 from taskyard.settings import PREFIX, REGISTRY, Settings, split_address
 from taskyard_ctl import envfile
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 STATE = ".taskyard"
 RECORD = "yard.json"
 PATIENCE_S = 2.0  # more than a master that restarts takes
+FAR_PATIENCE_S = 10.0  # the same through ssh, whose hosts may be far away and busy
 _OURS = (PREFIX, "COMPOSE_")
-_PATHS = ("JOURNAL", "TASKS_DIR", "TLS_CA", "TLS_CERT", "TLS_KEY")
+_PATHS = ("JOURNAL", "TASKS_DIR", "ENVIRONMENTS", "TLS_CA", "TLS_CERT", "TLS_KEY")
 
 
 class YardFolder:
@@ -90,6 +92,16 @@ class YardFolder:
         own = self._absolute()
         rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         return {**rest, **own}
+
+    @property
+    def environments(self) -> Path:
+        """Where requirements.txt is installed for workers that are processes."""
+        return Path(self.basics.environments or self.state / "environments")
+
+    @property
+    def tasks_python(self) -> str:
+        """The interpreter that has what the tasks need, as far as that is installed here."""
+        return environment.there(Path(self.basics.tasks_dir), self.environments)
 
     @property
     def dashboard(self) -> str:
@@ -192,14 +204,15 @@ class YardFolder:
     # ------------------------------------------------------------ the master
 
     def connect(self, patience: float = 0.0, persistent: bool = False) -> "Yard":
-        """A connection to the master, which has to answer within `patience` seconds, PATIENCE_S unless told.
+        """A connection to the master, which has to answer within `patience` seconds; 0 = what is usual.
 
         A lost connection may stay lost as long; a persistent one waits for the master for ever.
         """
         from taskyard.client import Yard
 
-        patience = patience or PATIENCE_S
+        far = self.record().get("engine") == "hosts"
+        patience = patience or (FAR_PATIENCE_S if far else PATIENCE_S)
         reconnect = None if persistent else patience
-        if self.record().get("engine") == "hosts":
+        if far:
             return self.hosts.connect(patience, reconnect)
         return Yard.from_settings(self.settings, label="taskyard", patience=patience, reconnect=reconnect)
