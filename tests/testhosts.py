@@ -49,6 +49,7 @@ class TestHost:
         words += ["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"]
         words += ["--device-cgroup-rule", "a *:* rwm", "--cgroupns", "host"]
         words += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--volume", "/var/lib/docker"]
+        words += ["--tmpfs", "/run"]  # as on real machines: nothing there outlives a loss of power
         words += ["--network", lab.network, "--hostname", name, "--name", self.container]
         sh("docker", "create", *words, IMAGE)
         sh("docker", "cp", str(HERE / "start"), f"{self.container}:/usr/local/bin/start")
