@@ -36,6 +36,10 @@ class FunctionError(UsageError):
     """A function cannot be found or may not run; the message says why."""
 
 
+class RequirementsError(UsageError):
+    """The tasks' requirements.txt cannot be installed; the message names the line that failed."""
+
+
 class UnknownJobError(UsageError):
     """No job has this id or name."""
 

@@ -30,10 +30,11 @@ class Listing:
     digest: str = ""
 
 
-def scan(folder: Path, stopped: Callable[[], bool] = lambda: False) -> Listing:
+def scan(folder: Path, stopped: Callable[[], bool] = lambda: False, python: str = sys.executable) -> Listing:
     """Import every module in a process of its own and list what may run; raises FunctionError.
 
     Blocks, for IMPORT_SECONDS a module at most; `stopped` is asked now and then, to give up early.
+    `python` is the interpreter that has what the modules need.
     """
     folder = folder.resolve()
     waiting = list(functions.modules(folder))
@@ -42,7 +43,7 @@ def scan(folder: Path, stopped: Callable[[], bool] = lambda: False) -> Listing:
     faults: dict[str, str] = {}
     while waiting and not stopped():
         at = 0
-        for at, answer in enumerate(_ask(folder, waiting, stopped), start=1):
+        for at, answer in enumerate(_ask(python, folder, waiting, stopped), start=1):
             found.update(answer.get("functions", {}))
             if "fault" in answer:
                 faults[waiting[at - 1]] = answer["fault"]
@@ -50,9 +51,11 @@ def scan(folder: Path, stopped: Callable[[], bool] = lambda: False) -> Listing:
     return Listing(found, faults, digest)
 
 
-def _ask(folder: Path, names: list[str], stopped: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+def _ask(
+    python: str, folder: Path, names: list[str], stopped: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
     """One answer a module from one process, up to and with the first module that ends or hangs it."""
-    command = [sys.executable, "-P", "-m", "taskyard.scan", str(folder), *names]
+    command = [python, "-P", "-m", "taskyard.scan", str(folder), *names]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,

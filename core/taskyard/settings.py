@@ -115,6 +115,8 @@ REGISTRY: tuple[Setting, ...] = (
             "The file that holds every accepted task and outcome."),
     Setting("TASKS_DIR", _text, "examples", "worker ctl", "path",
             "The folder of modules whose functions may run, with requirements.txt."),
+    Setting("ENVIRONMENTS", _text, "", "worker", "path",
+            "Where a worker installs requirements.txt; empty = its packages are there, as in an image."),
     Setting("DATA_DIR", _text, "", "ctl worker", "absolute path",
             "A folder mounted read-only at the same path in every worker, for tasks that are paths."),
     Setting("FUNCTION", _text, "", "worker", "module:function",

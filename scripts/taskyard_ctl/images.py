@@ -19,14 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from taskyard import __version__
+from taskyard import __version__, environment
 from taskyard.errors import EngineError, TaskyardError, UsageError
 from taskyard_ctl.kitfiles import kit_folder
 
 REGISTRY_BASE = "python:3.13-slim"
 OWN_BASE = "taskyard-base:3.13"  # what scripts/base-image makes
 PULL_PATIENCE_S = 10.0  # a registry that says nothing for so long counts as not there
-REQUIREMENTS = "requirements.txt"
 
 # What a role's image is made of, relative to the kit; a Dockerfile copies nothing else.
 PARTS = {
@@ -151,7 +150,12 @@ def _build(role: str, base: str, tasks: Path | None, say: Say) -> str:
             if built.returncode:
                 for line in (built.stdout + built.stderr).splitlines()[-20:]:
                     say(line)
-                hint = f"look at {tasks / REQUIREMENTS}" if tasks else "see above"
+                asked = environment.requirements(tasks) if tasks else ""
+                if tasks and asked and environment.failure(asked, built.stdout + built.stderr)[0]:
+                    path = str(tasks / environment.NAME)
+                    said = environment.explain(path, asked, built.stdout + built.stderr)
+                    raise EngineError(f"{name} cannot be built: {said}")
+                hint = f"look at {tasks / environment.NAME}" if tasks else "see above"
                 raise EngineError(f"{name} cannot be built: {_reason(built)} ({hint})")
             say(f"built {name} {__version__} in {time.monotonic() - started:.0f} s")
     return image
@@ -165,22 +169,10 @@ def _stage(role: str, tasks: Path | None, context: Path) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
-    wanted = _requirements(tasks) if tasks else ""
+    wanted = environment.requirements(tasks) if tasks else ""
     if wanted:
         (context / "tasks").mkdir()
-        (context / "tasks" / REQUIREMENTS).write_text(wanted)
-
-
-def _requirements(tasks: Path) -> str:
-    """The file's text, if it asks for anything: comments alone share the image of those without."""
-    try:
-        text = (tasks / REQUIREMENTS).read_text()
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as fault:
-        raise UsageError(f"{tasks / REQUIREMENTS} cannot be read: {fault}") from None
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    return text if lines else ""
+        (context / "tasks" / environment.NAME).write_text(wanted)
 
 
 def _digest(context: Path, base_id: str) -> str:

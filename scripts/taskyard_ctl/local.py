@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from taskyard import environment
 from taskyard.errors import EngineError, StorageError
 from taskyard_ctl.interface import Line, Member, Say
 from taskyard_ctl.logfiles import STAMP, SUFFIX, Tail, sources
@@ -59,6 +60,9 @@ class LocalEngine:
 
     def up(self, workers: int, say: Say) -> None:
         self._folder.make_state()
+        home = self._folder.environments
+        environment.prune(home)
+        environment.python_for(Path(self._folder.basics.tasks_dir), home, say)
         check_free(*self._folder.basics.endpoint)
         spec = Spec(
             folder=str(self._folder.path),
@@ -72,7 +76,7 @@ class LocalEngine:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "taskyard_ctl.supervisor"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=self._folder.child_environ(), start_new_session=True,
+            env=self._folder.child_environ() | {"TASKYARD_ENVIRONMENTS": str(home)}, start_new_session=True,
         )  # fmt: skip
         try:
             _start(process, spec)

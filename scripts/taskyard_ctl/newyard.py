@@ -21,7 +21,7 @@ _HEAD = """\
 """
 _REQUIREMENTS = """\
 # What the tasks need beyond Python's standard library, one package a line.
-# Workers in containers get it into their image.
+# It is installed once: into the image of workers in containers, into a venv for those that are processes.
 """
 _EXAMPLE = '''\
 """Functions that the yard may run: those of this folder, by name, as module:function.

@@ -140,7 +140,7 @@ def _is_here(folder: YardFolder, function: str) -> bool:
     from taskyard.scan import scan
 
     try:
-        return function in scan(Path(folder.settings.tasks_dir)).functions
+        return function in scan(Path(folder.settings.tasks_dir), python=folder.tasks_python).functions
     except FunctionError:
         return False  # no tasks folder here: a client elsewhere
 
@@ -153,7 +153,7 @@ def _why_not(folder: YardFolder, function: str, known: set[str]) -> str:
     try:
         from taskyard.scan import scan
 
-        listing = scan(Path(folder.settings.tasks_dir))
+        listing = scan(Path(folder.settings.tasks_dir), python=folder.tasks_python)
         module = function.partition(":")[0]
         if module in listing.faults:
             return f"module {module} cannot be imported ({listing.faults[module]})"

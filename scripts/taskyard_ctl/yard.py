@@ -25,7 +25,7 @@ RECORD = "yard.json"
 PATIENCE_S = 2.0  # more than a master that restarts takes
 FAR_PATIENCE_S = 10.0  # the same through ssh, whose hosts may be far away and busy
 _OURS = (PREFIX, "COMPOSE_")
-_PATHS = ("JOURNAL", "TASKS_DIR", "TLS_CA", "TLS_CERT", "TLS_KEY")
+_PATHS = ("JOURNAL", "TASKS_DIR", "ENVIRONMENTS", "TLS_CA", "TLS_CERT", "TLS_KEY")
 
 
 class YardFolder:
@@ -91,6 +91,18 @@ class YardFolder:
         own = self._absolute()
         rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         return {**rest, **own}
+
+    @property
+    def environments(self) -> Path:
+        """Where requirements.txt is installed for workers that are processes."""
+        return Path(self.basics.environments or self.state / "environments")
+
+    @property
+    def tasks_python(self) -> str:
+        """The interpreter that has what the tasks need, as far as that is installed here."""
+        from taskyard import environment
+
+        return environment.there(Path(self.basics.tasks_dir), self.environments)
 
     @property
     def dashboard(self) -> str:

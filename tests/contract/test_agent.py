@@ -519,6 +519,38 @@ def test_a_changed_folder_renews_the_slots(master: Master, tmp_path: Path) -> No
     assert connection.settled(0, 1) == {0: ("completed", 9), 1: ("completed", -3)}
 
 
+def test_tasks_that_come_right_after_an_edit_run_the_edit(master: Master, tmp_path: Path) -> None:
+    """However soon: edits are seen when tasks come, and not at the next look a second later."""
+    master.worker(SQUARE)
+    connection = master.join().welcome()
+    connection.grant(grant(1, 0, [3]))
+    connection.settled(0)
+    expected: dict[int, object] = {0: ("completed", 9)}
+    for n in range(1, 6):  # of one length each, so that only time and content differ
+        (tmp_path / "tasks" / "tasks.py").write_text(f"def work(n): return n + {n}")
+        connection.grant(grant(n + 1, n, [3]))
+        expected[n] = ("completed", 3 + n)
+        assert connection.settled(*range(n + 1)) == expected
+    (tmp_path / "tasks" / "tasks.py").write_text(
+        "import time\ndef work(n): time.sleep(60)\nwork.timeout = 0.1"
+    )
+    connection.grant(grant(9, 9, [3]))
+    assert connection.settled(*expected, 9)[9][0] == "timeout"
+
+
+def test_a_folder_that_was_only_touched_is_not_listed_again(master: Master, tmp_path: Path) -> None:
+    """Nor does it hold up tasks: they run in the same process as before."""
+    master.worker("import os\ndef work(n): return os.getpid()")
+    connection = master.join().welcome()
+    connection.grant(grant(1, 0, [3]))
+    before = connection.settled(0)[0]
+    os.utime(tmp_path / "tasks" / "tasks.py")
+    (tmp_path / "tasks" / "notes.txt").touch()
+    connection.grant(grant(2, 1, [3]))
+    assert connection.settled(0, 1)[1] == before
+    assert not [request for request in connection.requests if isinstance(request, Functions)]
+
+
 def test_modules_that_do_not_import_are_named(master: Master, tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "bad.py").write_text("import nosuch")

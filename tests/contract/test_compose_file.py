@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
 KEY = "k" * 32
 SET_BY_THE_COMMAND = {"TASKYARD_MASTER_IMAGE", "TASKYARD_WORKER_IMAGE"}  # for Compose alone, at each start
-NOT_IN_COMPOSE = ("TASKYARD_TLS_",)  # between containers of one host there is none
+# Between containers of one host there is no TLS, and an image has what is required.
+NOT_IN_COMPOSE = ("TASKYARD_TLS_", "TASKYARD_ENVIRONMENTS")
 
 
 def config(

@@ -126,11 +126,12 @@ def test_the_digest_names_the_content(tmp_path: Path) -> None:
         (folder / ignored).parent.mkdir(exist_ok=True)
         (folder / ignored).write_text("new")
     assert functions.digest(folder) == first
-    assert functions.fingerprint(folder) == stamp
     (folder / "requirements.txt").write_text("numpy")
     second = functions.digest(folder)
     assert second != first
     assert functions.fingerprint(folder) != stamp
+    assert not functions.unchanged(stamp)
+    assert functions.unchanged(functions.fingerprint(folder))
     (folder / "sub/two.py").rename(folder / "sub/three.py")
     assert functions.digest(folder) not in (first, second)
 

@@ -51,7 +51,7 @@ class Agent:
         self.link = Link(settings, self)
         self.printer = Printer()
         self.slots = Slots(
-            Start(watcher.folder, settings.payload, settings.allow),
+            Start(watcher.folder, settings.payload, settings.allow, watcher.python),
             Limits(settings.slots, settings.recycle, settings.print),
             self,
             self.printer.line,
@@ -61,7 +61,7 @@ class Agent:
         self._me = me
         self._watcher = watcher
         self._paces = Paces(settings.slots, settings.batch)
-        self._stock = Stock(self._paces, settings.payload)
+        self._stock = Stock(self._paces, settings.payload, self._timeout)
         self._asking = False  # a request for tasks is at the master
         self._not_before = 0.0  # when the master may be asked again after it failed, monotonic
         self._leaving = False
@@ -201,12 +201,11 @@ class Agent:
         if self._failed(reply, "lease tasks") or not isinstance(reply, m.Leased):
             return
         failpoints.passing("leased.before")
+        self._watcher.check()
         for grant in reply.grants:
             piece = Piece.of(grant)
             if piece.function == PLAIN:
                 piece = replace(piece, function=self._settings.function)
-            if not piece.timeout:
-                piece = replace(piece, timeout=self._watcher.listing.functions.get(piece.function, 0.0))
             if self.state != "running":
                 self._release([piece])
             elif piece.suspect and piece.count == 1:
@@ -215,6 +214,10 @@ class Agent:
             else:
                 self._stock.add(piece)
         self._soon()
+
+    def _timeout(self, function: str) -> float:
+        """Seconds that a function asks for; 0 = it does not."""
+        return self._watcher.listing.functions.get(function, 0.0)
 
     def _begin(self, lease: int) -> None:
         """Ask to begin a task that may kill us: it is charged with that only if this is known."""
@@ -260,7 +263,7 @@ class Agent:
     def _turn(self) -> None:
         self._turning = False
         now = time.monotonic()
-        if self.state == "running":
+        if self.state == "running" and self._watcher.sure:
             self.outbox.add(self._stock.hand_out(self.slots), now)
         if self.link.up and now < self._not_before:
             self._later(self._not_before - now)
@@ -313,13 +316,16 @@ class Agent:
     async def _watch(self) -> None:
         """Renew the slots when the tasks folder has changed, and say what can run now."""
         while True:
-            listing = await self._watcher.change()
+            if not await self._watcher.change():
+                self._soon()  # there may be what waited for this look
+                continue
+            listing = self._watcher.listing
             log.event(
                 logger, "tasks-changed",
                 f"the tasks have changed: {len(listing.functions)} functions, digest {listing.digest}",
                 digest=listing.digest,
             )  # fmt: skip
-            self.slots.renew()
+            self.slots.renew(self._watcher.python)
             if self.link.up:
                 self.link.request(m.Functions(0, self._offered(listing), listing.digest), lambda _: None)
             self._soon()

@@ -20,6 +20,7 @@ from taskyard_worker.slots import Slots
 from taskyard_worker.watcher import Watcher
 
 REAP_SECONDS = 1.0  # between two looks for orphans
+EXIT_TERMINATED = 128 + signal.SIGTERM
 SETTLE_SECONDS = 5.0  # how long a worker that ends waits for the master's last answers
 
 logger = logging.getLogger("taskyard_worker")
@@ -31,11 +32,13 @@ class Signals:
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
+        self.terminated = False
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._came)
+            loop.add_signal_handler(number, self._came, number)
 
-    def _came(self) -> None:
+    def _came(self, number: int) -> None:
+        self.terminated = self.terminated or number == signal.SIGTERM
         (self.second if self.first.is_set() else self.first).set()
 
     async def unless(self, work: Awaitable[Any]) -> bool:
@@ -57,10 +60,16 @@ class Signals:
             waiting.cancel()
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, swarm: bool = False) -> int:
     """Be a worker until a signal comes; returns the exit code, raises TaskyardError."""
     signals = Signals()
-    watcher = Watcher(Path(settings.tasks_dir).resolve())
+    code = await _serve(settings, signals)
+    return EXIT_TERMINATED if swarm and signals.terminated and code == EXIT_DONE else code
+
+
+async def _serve(settings: Settings, signals: Signals) -> int:
+    environments = Path(settings.environments) if settings.environments else None
+    watcher = Watcher(Path(settings.tasks_dir).resolve(), environments)
     if not await signals.unless(watcher.list()):
         return EXIT_DONE
     me = Identity.make(settings.host)
@@ -160,8 +169,12 @@ def _loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def main() -> int:
-    """Run a worker; whatever goes wrong is one line, and an exit code of `errors`."""
+def main(swarm: bool = False) -> int:
+    """Run a worker; whatever goes wrong is one line, and an exit code of `errors`.
+
+    Under Swarm, which starts again what does not end with 0, a worker that SIGTERM ends must not end
+    with 0: its host may be restarting. SIGINT is for the one that is to end for good.
+    """
     try:
         settings = Settings.from_env()
         failpoints.arm(settings.failpoint)
@@ -173,7 +186,7 @@ def main() -> int:
     log.setup(settings.log)
     try:
         with asyncio.Runner(loop_factory=_loop) as runner:
-            return runner.run(serve(settings))
+            return runner.run(serve(settings, swarm))
     except TaskyardError as error:
         log.event(logger, "ended", str(error), logging.ERROR)
         return error.exit_code

@@ -53,7 +53,7 @@ class PlainWorker:
     def __init__(self, settings: Settings, me: Identity, watcher: Watcher) -> None:
         self.printer = Printer()
         self.slots = Slots(
-            Start(watcher.folder, settings.payload, settings.allow),
+            Start(watcher.folder, settings.payload, settings.allow, watcher.python),
             Limits(settings.slots, settings.recycle, settings.print),
             self,
             self.printer.line,
@@ -172,6 +172,7 @@ class PlainWorker:
             return
         self._count += 1
         self._in_hand += 1
+        self._watcher.check()
         outcome = await self._run(self._count, payload, timeout)
         if outcome is None:
             await link.put(tasks, payload)
@@ -219,6 +220,8 @@ class PlainWorker:
         asyncio.get_running_loop().call_soon(self._hand_out)
 
     def _hand_out(self) -> None:
+        if not self._watcher.sure:
+            return
         for slot in self.slots.free():
             if slot.batches or not self._waiting:
                 return
@@ -239,9 +242,11 @@ class PlainWorker:
 
     async def _watch(self) -> None:
         while True:
-            listing = await self._watcher.change()
-            log.event(logger, "tasks-changed", f"the tasks have changed: digest {listing.digest}")
-            self.slots.renew()
+            if await self._watcher.change():
+                digest = self._watcher.listing.digest
+                log.event(logger, "tasks-changed", f"the tasks have changed: digest {digest}")
+                self.slots.renew(self._watcher.python)
+            self.hungry()
 
     async def _beat(self) -> None:
         beacon = Beacon()

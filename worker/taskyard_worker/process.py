@@ -25,6 +25,7 @@ class Start:
     folder: Path  # of the tasks, absolute
     payload: int  # bytes of the largest value
     allow: Sequence[str] = ()  # names as in TASKYARD_ALLOW
+    python: str = sys.executable  # the interpreter that has what the tasks need
 
 
 class Process:
@@ -46,7 +47,7 @@ class Process:
         self.gone = -1
         given = (orders, bell, self.memory.fd, life)
         command = [
-            sys.executable, "-P", "-m", "taskyard_worker.slot", *map(str, given),
+            start.python, "-P", "-m", "taskyard_worker.slot", *map(str, given),
             self.token.decode(), str(start.payload), str(start.folder), *start.allow,
         ]  # fmt: skip
         try:

@@ -17,6 +17,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from taskyard import log
@@ -108,8 +109,9 @@ class Slot:
         seconds = delay(self._deaths, random.random(), base=0.1, cap=10.0)
         self._restart = asyncio.get_running_loop().call_later(seconds, self.start)
 
-    def renew(self) -> None:
-        """Replace the process once it has finished what it was given."""
+    def renew(self, python: str) -> None:
+        """Replace the process by one of this interpreter, once it has finished what it was given."""
+        self._start = replace(self._start, python=python)
         self._renew = True
         self._retire_if_due()
 

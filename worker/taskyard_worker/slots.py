@@ -63,10 +63,10 @@ class Slots:
         for slot in self.all:
             slot.drop(leases)
 
-    def renew(self) -> None:
-        """Replace each process once it has finished what it was given."""
+    def renew(self, python: str) -> None:
+        """Replace each process by one of this interpreter, once it has finished what it was given."""
         for slot in self.all:
-            slot.renew()
+            slot.renew(python)
 
     def held(self) -> Iterator[Held]:
         """The ranges in slots whose outcomes were not taken yet."""

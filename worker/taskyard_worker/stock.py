@@ -1,7 +1,8 @@
 """What a worker holds and has not begun: pieces of leases, in order, on their way to slots."""
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 
 from taskyard.errors import PayloadError
 from taskyard.messages import Failure, Held, Outcome
@@ -17,11 +18,12 @@ class Stock:
     One that stands alone waits apart until the master knows that it is about to begin.
     """
 
-    def __init__(self, paces: Paces, payload: int) -> None:
+    def __init__(self, paces: Paces, payload: int, timeout: Callable[[str], float]) -> None:
         self.alone: dict[int, Piece] = {}  # lease -> a suspect that must not begin yet
         self._queue: deque[Piece] = deque()
         self._paces = paces
         self._payload = payload  # bytes of a value, as set
+        self._timeout = timeout  # seconds that a function asks for, where its job does not; 0 = none
 
     def add(self, piece: Piece) -> None:
         self._queue.append(piece)
@@ -74,9 +76,13 @@ class Stock:
                 count = min(most, wanted)
                 counts[piece.function] -= count
                 self._advance(count)
-                slots.give(slot, piece.cut(0, count))
+                slots.give(slot, self._timed(piece.cut(0, count)))
                 break
         return refused
+
+    def _timed(self, piece: Piece) -> Piece:
+        seconds = 0.0 if piece.timeout else self._timeout(piece.function)
+        return replace(piece, timeout=seconds) if seconds else piece
 
     def _may_begin(self, piece: Piece, slots: Slots) -> bool:
         return not slots.busy if piece.suspect else not slots.suspect

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from taskyard.errors import FunctionError
-from taskyard_ctl.cli import Verb, yard_of
+from taskyard_ctl.cli import Verb, say, yard_of
 
 
 @click.command(cls=Verb)
@@ -15,16 +15,23 @@ from taskyard_ctl.cli import Verb, yard_of
 def check(ctx: click.Context, tasks: Path | None, as_json: bool) -> None:
     """List the functions that a worker could run, or why not.
 
-    Imports the modules of the tasks folder with this Python, each in a process of its own.
+    Imports the modules of the tasks folder with this Python, each in a process of its own; where
+    workers are processes, with the packages of requirements.txt.
 
     \b
     Example:      taskyard check
     """
+    from taskyard import environment
     from taskyard.scan import scan
     from taskyard_ctl import render, shapes
 
-    folder = tasks or Path(yard_of(ctx).basics.tasks_dir)
-    found = scan(folder)
+    yard = yard_of(ctx)
+    folder = tasks or Path(yard.basics.tasks_dir)
+    if yard.record().get("engine") == "local":
+        python = environment.python_for(folder.resolve(), yard.environments, say)
+    else:
+        python = environment.there(folder, yard.environments)
+    found = scan(folder, python=python)
     if as_json:
         content = {"folder": str(folder), "functions": found.functions, "faults": found.faults}
         click.echo(shapes.line({**content, "digest": found.digest}), nl=False)
