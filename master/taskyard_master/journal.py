@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 Done = Callable[[Exception | None, int, int], None]  # error, seq of the row, offset within the row
 SNAPSHOT_ROWS = 20_000
 PURGE_ROWS = 200
+PURGE_PAGES = 4000  # given back after that; a row may have been 64 of them
 
 
 class Journal:
@@ -241,11 +242,12 @@ class Journal:
             failpoints.passing("purge.before")
             gone = self._writer.execute(schema.PURGE, (job, PURGE_ROWS)).rowcount
             failpoints.passing("purge.after")
-            self._writer.executescript("PRAGMA incremental_vacuum(4000)")  # execute() frees one page only
+            self._writer.executescript(f"PRAGMA incremental_vacuum({PURGE_PAGES})")  # execute() frees one page
+            free = self._writer.execute("PRAGMA freelist_count").fetchone()[0]
         except sqlite3.Error as error:
             log.warning("the rows of deleted job %s stay for now: %s", job, error)
-            gone = 0
-        if gone < PURGE_ROWS:
+            gone = free = 0
+        if gone < PURGE_ROWS and not free:
             with self._mutex:
                 self._purges.pop(0)
         if self._purges:

@@ -2,9 +2,10 @@
 
 Pure: what is measured comes in, numbers go out. A lease should hold about a tenth of a
 second of work for each slot, so that a request costs next to nothing and yet no worker
-sits on what another one could run. A slot is given a few milliseconds at a time, so
-that an uneven task keeps little behind it. Where tasks take long, both come down to one
-task a slot, and nothing is asked for before a slot is free: a request takes a
+sits on what another one could run. A slot is given some hundredths of a second at a time,
+less where tasks are uneven: what lies behind a slow one is taken back from it, and between
+two batches a slot loses about a tenth of a millisecond. Where tasks take long, both come
+down to one task a slot, and nothing is asked for before a slot is free: a request takes a
 millisecond, and a long task that waits here while another worker idles takes long.
 
 Of a function that is not known yet a worker takes one task a slot, and after that no
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 
 LEASE_SECONDS = 0.1  # of work for each slot in a lease
 REFILL_SECONDS = 0.05  # of work for each slot that is left when the next lease is asked for
-BATCH_SECONDS = 0.006  # of work in a slot's batch
+BATCH_SECONDS = 0.03  # of work in a slot's batch
 SINGLE_SECONDS = 0.02  # tasks that take longer are handed out one by one, and none lies ready in the slot
 SLOW_SECONDS = 0.25  # tasks that take longer are asked for only when a slot is free
 KEEP_SECONDS = 2.0  # of work for each slot; what is held beyond it goes back
