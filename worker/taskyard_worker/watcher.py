@@ -49,7 +49,8 @@ class Watcher:
 
     async def list(self) -> Listing:
         """Install what is required, import all modules and list their functions; raises FunctionError."""
-        await self._look()
+        stamp = await self._look()
+        self._stamp = ()  # nothing is known of it until it was read
         self.busy = True
         try:
             await self._prepare()
@@ -57,6 +58,7 @@ class Watcher:
             self.listing = await in_thread(work)
         finally:
             self.busy = False
+        self._stamp = stamp
         for module, fault in self.listing.faults.items():
             log.event(
                 logger, "module-not-imported", f"module {module} of {self.folder} is left out: {fault}",
@@ -83,11 +85,12 @@ class Watcher:
         self._wake.clear()
         doubts, before = self._doubts, self.listing.digest
         try:
-            old = self._stamp
-            await self._look()
+            stamp = await self._look()
             failed = self.listing.faults or self._lacks
-            if old != self._stamp and (failed or await in_thread(self._digest) != before):
+            if stamp != self._stamp and (failed or await in_thread(self._digest) != before):
                 await self.list()
+            else:
+                self._stamp = stamp
         except (FunctionError, OSError) as error:  # in the middle of being replaced
             log.event(logger, "tasks-not-read", f"the tasks folder cannot be read: {error}", logging.DEBUG)
         self._settled = doubts
@@ -97,17 +100,22 @@ class Watcher:
         """Give up a listing that is under way."""
         self._stopped = True
 
-    async def _look(self) -> None:
-        def look() -> tuple[functions.Stamp, float]:
-            stamp, begin = functions.fingerprint(self.folder), time.perf_counter()
-            functions.unchanged(stamp)
-            return stamp, time.perf_counter() - begin
+    async def _look(self) -> functions.Stamp:
+        """The folder's stamp; notes what it is worth."""
 
-        self._stamp, seconds = await in_thread(look)
+        def look() -> tuple[functions.Stamp, float]:
+            stamp, times = functions.fingerprint(self.folder), [time.perf_counter()]
+            for _ in range(2):  # the processor may be taken away during one
+                functions.unchanged(stamp)
+                times.append(time.perf_counter())
+            return stamp, min(times[1] - times[0], times[2] - times[1])
+
+        stamp, seconds = await in_thread(look)
         self._far = seconds > QUICK_SECONDS
-        newest = max((changed for _, changed, _ in self._stamp), default=0) / 1e9
+        newest = max((changed for _, changed, _ in stamp), default=0) / 1e9
         until = newest + YOUNG_SECONDS
         self._young_until = until if newest <= time.time() < until else 0.0
+        return stamp
 
     def _digest(self) -> str:
         return functions.digest(self.folder)
