@@ -24,7 +24,7 @@ from taskyard.faults import error_of
 from taskyard.messages import Accepted, Chunk, Close, Fail, Ok, Open, Opened
 from taskyard.pending import Pending
 
-WINDOW = 6  # chunks without an answer
+WINDOW = 12  # chunks without an answer
 COUNT = 20_000  # tasks in a chunk
 _MOST = batch.MAX_BYTES  # bytes in a chunk
 _OFFSET = 4  # bytes that a value costs a block besides itself

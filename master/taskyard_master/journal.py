@@ -242,7 +242,7 @@ class Journal:
             failpoints.passing("purge.before")
             gone = self._writer.execute(schema.PURGE, (job, PURGE_ROWS)).rowcount
             failpoints.passing("purge.after")
-            self._writer.executescript(f"PRAGMA incremental_vacuum({PURGE_PAGES})")  # execute() frees one page
+            self._writer.executescript(f"PRAGMA incremental_vacuum({PURGE_PAGES})")  # execute() frees one
             free = self._writer.execute("PRAGMA freelist_count").fetchone()[0]
         except sqlite3.Error as error:
             log.warning("the rows of deleted job %s stay for now: %s", job, error)

@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -95,26 +95,26 @@ class Slot:
         state[memory.PHASE] = memory.LOADING
         job, _, name = bytes(region.text[: state[memory.TEXT_SIZE]]).decode().partition("\0")
         self._found[None] = self._find(name)
-        calls = self._calls(bytes(region.input[: state[memory.SIZE]]), state[memory.COUNT])
+        tasks = self._tasks(bytes(region.input[: state[memory.SIZE]]), state[memory.COUNT])
         region.began[0] = time.monotonic()
         state[memory.PHASE] = memory.RUNNING
-        self._loop(region, calls, job, state[memory.FIRST])
+        self._loop(region, tasks, job, state[memory.FIRST])
 
-    def _loop(self, region: Region, calls: Iterable[values.Call], job: str, first: int) -> None:
-        """The inside of it all: every task pays for what is called here."""
+    def _loop(self, region: Region, tasks: Iterator[Any], job: str, first: int) -> None:
+        """The inside of it all: every task pays for what is called here. `tasks` runs the next one."""
         state, ends, times, kinds, output = (
             region.state, region.ends, region.times, region.kinds, region.output,
         )  # fmt: skip
         dumps, limit, clock = values.dumps, self._limit, time.monotonic
-        child, found = self._child, self._found
+        child, run = self._child, tasks.__next__
         full = len(output) - self._memory.room
         before = region.began[0]
         due = before + BELL_SECONDS
         count = state[memory.COUNT]
         start = 0
-        for done, (name, args, kwargs) in enumerate(calls, start=1):
+        for done in range(1, count + 1):
             try:
-                value = found[name](*args, **kwargs)
+                value = run()
             except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are outcomes too
                 if child:
                     _leave_child(error)
@@ -143,14 +143,17 @@ class Slot:
                 due = now + BELL_SECONDS
             start, before = end, now
 
-    def _calls(self, block: bytes, count: int) -> Iterable[values.Call]:
-        """(name, args, kwargs) for each payload; None is the batch's own function."""
+    def _tasks(self, block: bytes, count: int) -> Iterator[Any]:
+        """Each step runs the next task of a block, gives what it returns and raises what it raises."""
         with contextlib.suppress(PayloadError):
             if block[4 * (count + 1)] == _BARE:  # most likely they all are, and this takes half the time
-                loaded, nothing = values.loads_block(block, count, self._allow), dict[str, Any]()
-                return ((None, (value,), nothing) for value in loaded)
-            return self._named(values.parse_block(block, count, self._allow))
-        return self._named([self._parse(payload) for payload in batch.unpack(block, count)])
+                return map(self._found[None], values.loads_block(block, count, self._allow))
+            return map(self._call, self._named(values.parse_block(block, count, self._allow)))
+        return map(self._call, self._named([self._parse(payload) for payload in batch.unpack(block, count)]))
+
+    def _call(self, call: values.Call) -> Any:
+        name, args, kwargs = call  # the batch's own function has the name None
+        return self._found[name](*args, **kwargs)
 
     def _named(self, calls: list[values.Call]) -> list[values.Call]:
         """Find the functions that payloads name, so that none is imported while tasks are timed."""
