@@ -39,6 +39,12 @@ class BenchLab(Lab):
         return Yard.from_env(self.environ)
 
 
+def memory(pid: int, what: str = "VmRSS") -> int:
+    """Bytes of memory that a process has resident; "VmHWM" for the most that it ever had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what + ":")) * 1024
+
+
 @contextmanager
 def running_yard(folder: Path, workers: int = 2, tls: bool = False, **settings: str) -> Iterator[BenchLab]:
     """A master and workers that have joined, with the settings' defaults but for those given."""

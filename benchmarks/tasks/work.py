@@ -8,16 +8,20 @@ def square(n: int) -> int:
     return n * n
 
 
-def spend(seconds: float) -> float:
-    """Sleeps, and returns how long that took."""
-    begun = time.perf_counter()
+def spend(seconds: float) -> tuple[float, float]:
+    """Sleeps; returns when it began and ended, by the machine's monotonic clock."""
+    begun = time.monotonic()
     time.sleep(seconds)
-    return time.perf_counter() - begun
+    return begun, time.monotonic()
+
+
+def burn(seconds: float) -> tuple[float, float]:
+    """As `spend`, with a core of its own kept busy."""
+    begun = time.monotonic()
+    while time.monotonic() < begun + seconds:
+        pass
+    return begun, time.monotonic()
 
 
 def size(data: bytes) -> int:
     return len(data)
-
-
-def echo(data: bytes) -> bytes:
-    return data

@@ -60,15 +60,15 @@ class Pattern:
         key = secrets.token_bytes(32)
         self._manager: Any = Manager(("127.0.0.1", 0), key)
         self._manager.start()
-        self._address, self._key = self._manager.address, key
+        self.address, self.key = self._manager.address, key
         self._workers = [
-            multiprocessing.Process(target=_work, args=(self._address, key, function), daemon=True)
+            multiprocessing.Process(target=_work, args=(self.address, key, function), daemon=True)
             for _ in range(workers)
         ]
         for process in self._workers:
             process.start()
-        self._tasks, self._results = _queues(self._address, key)
-        self.many(range(workers))
+        self._tasks, self._results = _queues(self.address, key)
+        self.many(range(workers))  # all of them have connected
 
     def many(self, inputs: Sequence[int]) -> list[Any]:
         """Put by one thread, as it waits for each; got by another."""
@@ -83,7 +83,7 @@ class Pattern:
         return self._results.get()
 
     def _feed(self, inputs: Sequence[int]) -> None:
-        tasks, _ = _queues(self._address, self._key)
+        tasks, _ = _queues(self.address, self.key)
         for n in inputs:
             tasks.put(n)
 

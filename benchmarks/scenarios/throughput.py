@@ -10,7 +10,7 @@ from pathlib import Path
 from book import Book, say
 from peers import redis_server
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent.parent
 BENCH_PYTHON = HERE / ".venv/bin/python"
 STDLIB = {"tutorial": "tutorial pattern", "pool_1": "Pool, chunk 1", "pool_100": "Pool, chunk 100",
           "process_pool": "ProcessPoolExecutor"}  # fmt: skip

@@ -1,0 +1,1 @@
+"""One module a row of the table of goals; each has `measure(book, ...)`, which adds figures to the book."""

@@ -1,0 +1,63 @@
+"""How much of the slots' time goes into the function, and when uneven tasks end."""
+
+import random
+import tempfile
+from collections.abc import Sequence
+from heapq import heapify, heapreplace
+from pathlib import Path
+
+from book import Book, say
+from yardlab import running_yard
+
+from taskyard import Yard
+
+EFFICIENCY = (("1 ms", 0.001, 6000), ("10 ms", 0.01, 800))  # name, seconds of a task, tasks
+UNEVEN = 600  # tasks, a tenth of which take 100 times as long
+SHORT = 0.001
+WORKERS = 2
+
+Span = tuple[float, float]  # begun, ended
+
+
+def measure(book: Book, rounds: int, share: float = 1.0) -> None:
+    draw = random.Random(7)
+    lengths = [SHORT * (100 if n % 10 == 0 else 1) for n in range(max(50, int(UNEVEN * share)))]
+    draw.shuffle(lengths)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_yard(Path(folder), WORKERS) as lab,
+        lab.yard() as yard,
+    ):
+        _run(yard, "work:square", range(200))
+        for _ in range(rounds):
+            for name, seconds, tasks in EFFICIENCY:
+                for function, how in (("spend", "sleeping"), ("burn", "computing")):
+                    spans = _run(yard, f"work:{function}", [seconds] * int(tasks * share))
+                    found = 100 * sum(ended - begun for begun, ended in spans) / (WORKERS * _length(spans))
+                    book.add("slots", f"{name}, {how}", "% of slot time", found)
+                    say(f"slots: {name} {how}: {found:.1f} %")
+            spans = _run(yard, "work:spend", lengths)
+            found = _length(spans) / best(([ended - begun for begun, ended in spans]), WORKERS)
+            book.add("uneven", "a tenth takes 100 times as long", "x the best end", found)
+            say(f"uneven: {found:.2f} x the best end")
+
+
+def _run(yard: Yard, function: str, inputs: Sequence[float]) -> list[Span]:
+    job = yard.submit(function, inputs)
+    values: list[Span] = list(job.values())
+    job.delete()
+    return values
+
+
+def _length(spans: list[Span]) -> float:
+    """Seconds from the first begin to the last end."""
+    return max(ended for _, ended in spans) - min(begun for begun, _ in spans)
+
+
+def best(lengths: list[float], slots: int) -> float:
+    """Seconds that longest-first takes, which nobody can do who does not know the lengths."""
+    loads = [0.0] * slots
+    heapify(loads)
+    for length in sorted(lengths, reverse=True):
+        heapreplace(loads, loads[0] + length)
+    return max(loads)
