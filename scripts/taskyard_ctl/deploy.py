@@ -1,5 +1,6 @@
 """`deploy` and `rollback` from end to end: images, certificates, lock, look, plan, perform, table."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -297,4 +298,5 @@ class Deploy:
                         client.api.remove_image(tag)
                     except docker.errors.APIError:
                         continue  # in use by somebody
-        self._hold.prune(self._hold.load(client, [wanted.version.master, wanted.version.worker]))
+        with contextlib.suppress(EngineError):  # somebody has removed them: nothing is to be kept of them
+            self._hold.prune(self._hold.load(client, [wanted.version.master, wanted.version.worker]))

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 import docker  # type: ignore[import-untyped]
 
 from taskyard.errors import EngineError, HostError, TaskyardError, UsageError
-from taskyard_ctl import images
 from taskyard_ctl.cli import say as tell
 from taskyard_ctl.containers import WEB
 from taskyard_ctl.deploy import LAYERS
 from taskyard_ctl.engine import HostEngine
 from taskyard_ctl.hostlogs import HostLogs
 from taskyard_ctl.hostrecord import Record
+from taskyard_ctl.images import yard_image
 from taskyard_ctl.interface import Line, Member, Say
 from taskyard_ctl.inventory import Inventory
 from taskyard_ctl.plan import RUNS, Action, HostNow, Running, Stage, Version, Wanted, plan
@@ -191,7 +191,6 @@ class HostsEngine:
         self._raise_failed("still has what it had, and this folder its keys: run it again")
         for folder in (self.site.certs.path, self.site.folder.state / LAYERS):
             shutil.rmtree(folder, ignore_errors=True)
-        images.forget(self.site.inventory.name, say)
 
     def _raise_failed(self, what: str) -> None:
         if self._faults:
@@ -223,7 +222,7 @@ class HostsEngine:
     def _send_master(self, engine: HostEngine) -> str:
         """Give a host the image that was deployed last from here; returns its name."""
         client = docker.from_env()
-        found = client.images.list(name=images.yard_image(engine.yard, "master"))
+        found = client.images.list(name=yard_image(engine.yard, "master"))
         tags: list[str] = [tag for image in found for tag in image.tags if "-master:" in tag]
         if not tags:
             raise EngineError("there is no master's image here: 'taskyard deploy', then 'taskyard down'")
