@@ -26,7 +26,10 @@ ROWS = (
     ("test_kills.py::test_a_minute_of_kills", "kill -9 of workers and the master, SIGSTOP between"),
     ("test_failpoints.py", "death at each named point, around every commit, reply and lease change"),
     ("test_power.py::test_a_power_cut", "power cut (ext4 without its log flushed)"),
-    ("test_power.py::test_without_waiting", "control: the same without waiting for the disk"),
+    (
+        "test_power.py::test_without_waiting",
+        "control: the same without waiting for the disk, until something is gone",
+    ),
     ("test_stops.py::test_a_host", "network cut of a host: both ways, in, out"),
     ("test_stops.py::test_sigstop", "SIGSTOP of workers and the master, beyond the lease"),
     ("test_storage.py::test_a_full", "full disk, without a restart"),

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lab import Lab
+from lab import KEY, Lab
 from support import eventually
 
 from taskyard import Yard
 from taskyard.failpoints import EXIT_FIRED
-from taskyard.messages import Options, Row
+from taskyard.messages import Options
 from taskyard_ctl.chaos import oracle
 from taskyard_ctl.chaos.load import Load, rest, values_of
 from taskyard_ctl.chaos.probe import Tasks
@@ -48,7 +48,7 @@ class Rig(Lab):
         self.seed = 1
         self.before = 0  # what `fired` said at the beginning of a test
         self.far = False  # the next worker is started elsewhere, see `wrap`
-        self.spared = 0  # the first so many workers are not to be killed by it
+        self.new_workers: dict[str, str] = {}  # settings of those that are started in the place of others
         self.wrap: Callable[[str, list[str]], list[str]] = lambda module, command: command
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -84,7 +84,7 @@ class Rig(Lab):
         for place, worker in enumerate(self.workers):
             if worker.poll() is not None:
                 self.ends["worker", worker.returncode] += 1
-                self.workers[place] = self._start("taskyard_worker")
+                self.workers[place] = self._start("taskyard_worker", **self.new_workers)
 
     def replace_master(self, **settings: str) -> None:
         """A master with other settings in the place of this one; when that ends, an ordinary one follows."""
@@ -99,6 +99,16 @@ class Rig(Lab):
             self.workers[place].kill()
             self.workers[place].wait()
             self.workers[place] = self._start("taskyard_worker", **settings)
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """What ends within this is started again only after it."""
+        with self._lock:
+            yield
+
+    def yard(self) -> Yard:
+        """The first connection may have to wait for a master that dies at its start, and for the next one."""
+        return Yard(self.address, KEY, patience=20)
 
     def joined(self, yard: Yard) -> bool:
         """Whether those processes that are there now have joined, and no others."""
@@ -128,7 +138,7 @@ class Rig(Lab):
         self,
         yard: Yard,
         tasks: Any = None,
-        most: int = 100,
+        most: int = 100,  # 0: until `check`
         seconds: float = 0.0,
         options: Options | None = None,
     ) -> "Watched":
@@ -204,9 +214,11 @@ def halt(process: "subprocess.Popen[bytes]") -> None:
     eventually(lambda: stopped(process.pid), "it is stopped")
 
 
-def row_count(rows: list[Row]) -> int:
-    return sum(row.count for row in rows)
+def held_by(rig: Rig, pid: int) -> int:
+    """How many tasks a worker process holds."""
+    return sum(worker.leased for worker in rig.status().workers if worker.pid == pid)
 
 
-def is_root() -> bool:
-    return os.geteuid() == 0
+def many(ci: int, long: int) -> int:
+    """How often a fault is repeated: in CI, and where `make chaos-long` does it."""
+    return long if "CHAOS_MINUTES" in os.environ else ci

@@ -130,7 +130,7 @@ def test_backup_and_restore_under_load(tmp_path: Path) -> None:
         rig.start_master()
         rig.start_workers(2)
         with rig.yard() as yard:
-            watched = rig.load(yard, Tasks(1, 0.0, 0.004), 1200, seconds=6)
+            watched = rig.load(yard, Tasks(1, 0.0, 0.004), 800, seconds=3)
             eventually(lambda: watched.load.read > 300, "it works")
             accepted, read = watched.load.submitted, watched.load.read
             yard.backup(tmp_path / "copy.db")

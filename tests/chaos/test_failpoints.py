@@ -2,9 +2,10 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from rig import Rig, halt, running_rig
+from rig import Rig, halt, held_by, running_rig
 from support import eventually
 
 from taskyard import Yard
@@ -14,6 +15,17 @@ from taskyard_ctl.chaos.probe import Tasks
 TASKS = 60
 
 
+class Gated(Tasks):
+    """Each task waits for a file, so that whoever has one keeps it until then."""
+
+    def __init__(self, seed: int, gate: Path) -> None:
+        super().__init__(seed, 0.0, 0.001)
+        self._gate = str(gate)
+
+    def argument(self, n: int) -> tuple[object, ...]:  # type: ignore[override]
+        return (*super().argument(n), "wait", self._gate)
+
+
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with running_rig(tmp_path_factory.mktemp("failpoints"), workers=2, lease="1", grace="0.2") as running:
@@ -21,22 +33,17 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 def kill_a_worker(rig: Rig, yard: Yard) -> None:
-    """While it holds something: that comes back as suspects, which run alone after a Begin."""
     eventually(lambda: any(w.leased for w in yard.status().workers), "a worker holds tasks")
     rig.workers[0].kill()
 
 
-def kill_workers(rig: Rig, yard: Yard) -> None:
-    """Again and again: what was lost is halved until a task stands alone, and that asks to begin."""
-
-    def kill_who_holds_something() -> bool:
-        held = {worker.pid for worker in yard.status().workers if worker.leased}
-        for process in rig.workers[rig.spared :]:
-            if process.pid in held:
-                process.kill()
-        return rig.fired() > rig.before
-
-    eventually(kill_who_holds_something, "a task asked to begin", 60)
+def lose_a_task(rig: Rig, yard: Yard) -> None:
+    """A task that was lost alone is a suspect: whoever gets it asks to begin it. That is who comes next."""
+    first = rig.workers[0]
+    eventually(lambda: held_by(rig, first.pid), "it holds a task")
+    with rig.away():
+        first.kill()
+        eventually(lambda: any(job.suspect for job in yard.status().jobs), "its task is a suspect")
 
 
 def stop_a_worker(rig: Rig, yard: Yard) -> None:
@@ -76,9 +83,9 @@ def drain_a_worker(rig: Rig, yard: Yard) -> None:
 EXTRA: dict[str, Callable[[Rig, Yard], None]] = {
     "lost.before": kill_a_worker,
     "expired.before": stop_a_worker,
-    "reply.Begin.before": kill_workers,
-    "reply.Begin.after": kill_workers,
-    "begin.before": kill_workers,
+    "reply.Begin.before": lose_a_task,
+    "reply.Begin.after": lose_a_task,
+    "begin.before": lose_a_task,
     "reply.Requeue.before": requeue,
     "reply.Requeue.after": requeue,
     "reply.Delete.before": delete,
@@ -96,14 +103,18 @@ def test_there_are_enough_points() -> None:
 
 @pytest.mark.parametrize("point", MASTER)
 def test_the_master_dies(rig: Rig, point: str) -> None:
-    rig.spared = 0
+    if EXTRA.get(point) is lose_a_task:
+        rig.replace_worker(0, batch="1")
     run(rig, point, lambda: rig.replace_master(failpoint=point))
 
 
 @pytest.mark.parametrize("point", WORKER)
 def test_a_worker_dies(rig: Rig, point: str) -> None:
-    rig.spared = 1
-    run(rig, point, lambda: rig.replace_worker(0, failpoint=point))
+    if EXTRA.get(point) is lose_a_task:
+        rig.new_workers = {"failpoint": point}
+        run(rig, point, lambda: rig.replace_worker(0, batch="1"))
+    else:
+        run(rig, point, lambda: rig.replace_worker(0, failpoint=point))
 
 
 def run(rig: Rig, point: str, arm: Callable[[], None]) -> None:
@@ -111,14 +122,17 @@ def run(rig: Rig, point: str, arm: Callable[[], None]) -> None:
     rig.seed += 1
     arm()
     extra = EXTRA.get(point)
+    gate = rig.folder / f"gate-{rig.seed}"
+    gated = extra in (kill_a_worker, lose_a_task, stop_a_worker)
+    tasks = Gated(rig.seed, gate) if gated else Tasks(rig.seed, 0.001, 0.005)
     with rig.yard() as yard:
         eventually(lambda: rig.joined(yard), "both have joined")
-        count = 4 * TASKS if extra is kill_workers else TASKS  # it may take some kills
-        slow = extra in (kill_a_worker, kill_workers, stop_a_worker)
-        watched = rig.load(yard, Tasks(rig.seed, *((0.05, 0.1) if slow else (0.001, 0.005))), count)
+        watched = rig.load(yard, tasks, TASKS)
         if extra is not None:
             extra(rig, yard)
+        eventually(lambda: rig.fired() > rig.before, f"{point} is reached")
+        rig.new_workers = {}
+        gate.touch()
         report = watched.held()
-        eventually(lambda: rig.fired() > rig.before, f"{point} was reached\n{rig.output()[-3000:]}")
-        assert report.accepted == report.completed == count
+        assert report.accepted == report.completed == TASKS
         assert report.charged == 0, "a death of a process is no attempt of a task"

@@ -12,9 +12,9 @@ MINUTES = float(os.environ.get("CHAOS_MINUTES", "1"))
 TASKS = int(os.environ.get("CHAOS_TASKS", "5000"))
 
 
-@pytest.fixture
-def yard(tmp_path: Path) -> Iterator[TestYard]:
-    yard = TestYard(tmp_path / "yard", TASKYARD_LEASE="3", TASKYARD_GRACE="1")
+@pytest.fixture(scope="module")
+def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestYard]:
+    yard = TestYard(tmp_path_factory.mktemp("kills") / "yard", TASKYARD_LEASE="3", TASKYARD_GRACE="1")
     yard.run("up", "--local", "--workers", "5")
     yield yard
     yard.run("down", "--deadline", "5")

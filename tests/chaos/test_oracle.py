@@ -86,3 +86,14 @@ def test_it_finds_a_result_without_a_run_and_a_second_run(tmp_path: Path) -> Non
     report = judged(tmp_path, [row(1, 0, TASKS)], executions=executions, undisturbed=True)
     assert (report.executions, report.reruns) == (10, 1)
     assert [violation[:10] for violation in report.violations] == ["I6: task 9", "I6: task 4"]
+
+
+def test_what_is_said_after_the_end_is_dropped(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    log.accepted(3)
+    log.close()
+    with (tmp_path / "other").open("w"):  # it has the descriptor now
+        log.accepted(4)
+        log.close()
+    assert (tmp_path / "log").read_text() == '{"accepted": 3}\n'
+    assert (tmp_path / "other").read_text() == ""

@@ -9,25 +9,29 @@ from taskyard_ctl.chaos.probe import Tasks
 
 EACH = 20
 TASKS = 2000
+TIMEOUT = 1.0  # seconds
 WORDS = {
     "raise": "this one raises",
     "exit": "exit code 3",
     "segfault": "segmentation fault",
     "memory": "signal 9, probably out of memory",
-    "hang": "ran longer than 2 s",
+    "hang": f"ran longer than {TIMEOUT:g} s",
     "fork": "exit code 4",
 }
 KINDS = [*WORDS, "pipes"]  # the last one returns all the same, and that is kept; only its process is gone
 
 
 class Poisoned(Tasks):
-    """Every so many-th task misbehaves, each kind in turn."""
+    """Every so many-th of `tasks` misbehaves, each kind in turn, `each` times."""
 
-    STEP = TASKS // (EACH * len(KINDS))
+    def __init__(self, seed: int, shortest: float, longest: float, tasks: int, each: int) -> None:
+        super().__init__(seed, shortest, longest)
+        self._bad = each * len(KINDS)
+        self._step = tasks // self._bad
 
     def kind(self, n: int) -> str:
-        k = n // self.STEP
-        return KINDS[k % len(KINDS)] if n % self.STEP == 0 and k < EACH * len(KINDS) else ""
+        k, between = divmod(n, self._step)
+        return KINDS[k % len(KINDS)] if not between and k < self._bad else ""
 
     def argument(self, n: int) -> tuple[object, ...]:  # type: ignore[override]
         kind = self.kind(n)
@@ -35,13 +39,13 @@ class Poisoned(Tasks):
 
 
 def test_each_costs_itself_alone(tmp_path: Path) -> None:
-    tasks = Poisoned(1, 0.0, 0.002)
+    tasks = Poisoned(1, 0.0, 0.002, TASKS, EACH)
     with running_rig(tmp_path, workers=3, slots="2", lease="5") as rig, rig.yard() as yard:
 
         def dies(n: int) -> bool:
             return tasks.kind(n) in WORDS
 
-        watched = rig.load(yard, tasks, TASKS, options=Options(max_attempts=2, timeout=2.0))
+        watched = rig.load(yard, tasks, TASKS, options=Options(max_attempts=2, timeout=TIMEOUT))
         rig.faults["tasks that misbehave"] += EACH * len(KINDS)
         report = watched.held(ends=lambda n: "dead" if dies(n) else "completed")
         assert report.dead == EACH * len(WORDS)

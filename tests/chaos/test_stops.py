@@ -10,33 +10,35 @@ from pathlib import Path
 
 import pytest
 from machine import lacking
-from rig import Rig, halt, running_rig
+from rig import Rig, halt, held_by, running_rig
 from support import eventually
 
 from taskyard_ctl.chaos.probe import Tasks
 
 
 def test_twenty_stops_under_load_cost_nothing(tmp_path: Path) -> None:
-    """SIGTERM: what runs is finished, what has not begun goes back, nothing runs twice."""
+    """SIGTERM to two at a time: what runs is finished, what has not begun goes back, nothing runs twice."""
     draw = random.Random(7)
-    with running_rig(tmp_path, workers=3, grace="10", lease="20") as rig, rig.yard() as yard:
-        watched = rig.load(yard, Tasks(1, 0.002, 0.02), 2500, seconds=12)
-        for n in range(20):
+    with running_rig(tmp_path, workers=4, grace="10", lease="20") as rig, rig.yard() as yard:
+        watched = rig.load(yard, Tasks(1, 0.002, 0.02), 2000, seconds=8)
+        for n in range(10):
             ends = rig.ends.total()
             eventually(lambda: rig.joined(yard), "all have joined")
-            process = rig.master if n % 4 == 3 else draw.choice(rig.workers)
-            assert process is not None
-            process.terminate()
-            eventually(lambda k=ends: rig.ends.total() > k, "it ended")  # type: ignore[misc]
+            first, second = draw.sample(rig.workers, 2)
+            if n % 2 and rig.master is not None:
+                second = rig.master
+            first.terminate()
+            second.terminate()
+            eventually(lambda k=ends: rig.ends.total() > k + 1, "both ended", 40)  # type: ignore[misc]
         report = watched.held(undisturbed=True)
     assert rig.ends == {("worker", 0): 15, ("master", 0): 5}, "each ended with exit code 0"
-    assert (report.completed, report.reruns, report.charged) == (2500, 0, 0)
+    assert (report.completed, report.reruns, report.charged) == (2000, 0, 0)
 
 
 def test_sigstop_of_workers_and_master(tmp_path: Path) -> None:
     """Their connections stay open, so only silence tells; and what they say afterwards comes late."""
     with running_rig(tmp_path, workers=3, lease="1", grace="0.2") as rig, rig.yard() as yard:
-        watched = rig.load(yard, Tasks(2, 0.005, 0.03), 1200, seconds=8)
+        watched = rig.load(yard, Tasks(2, 0.002, 0.01), most=0)
         for worker in rig.workers[:2]:
             eventually(lambda: all(w.leased for w in yard.status().workers), "all hold tasks")
             halt(worker)
@@ -48,15 +50,12 @@ def test_sigstop_of_workers_and_master(tmp_path: Path) -> None:
         rig.faults["master SIGSTOP"] += 1
         read = watched.load.read
         with pytest.raises(AssertionError):
-            eventually(lambda: watched.load.read > read + 100, "nothing is recorded now", 2)
+            eventually(lambda: watched.load.read > read + 100, "nothing is recorded now", 1)
         rig.master.send_signal(signal.SIGCONT)
+        eventually(lambda: watched.load.read > read + 100, "it goes on")
         report = watched.held()
-    assert report.completed == 1200
+    assert report.completed == report.accepted
     assert report.charged == 0
-
-
-def held_by(rig: Rig, pid: int) -> int:
-    return sum(worker.leased for worker in rig.status().workers if worker.pid == pid)
 
 
 # ---------------------------------------------------------------- the network
@@ -120,7 +119,7 @@ def away() -> Iterator[Away]:
 @pytest.mark.parametrize("chains", [("INPUT", "OUTPUT"), ("INPUT",), ("OUTPUT",)], ids=["both", "in", "out"])
 def test_a_host_that_is_cut_off(tmp_path: Path, away: Away, chains: tuple[str, ...]) -> None:
     """Neither end hears of it: the lease tells. Once it is back, it goes on with what is still its own."""
-    rig = Rig(tmp_path, lease="2", grace="0.5")
+    rig = Rig(tmp_path, lease="1", grace="0.2")
     rig.address = rig.environ["TASKYARD_ADDRESS"] = f"{away.here}:{rig.port}"
     rig.wrap = lambda module, command: (
         away.command(*command) if module == "taskyard_worker" and rig.far else command
@@ -133,18 +132,16 @@ def test_a_host_that_is_cut_off(tmp_path: Path, away: Away, chains: tuple[str, .
         with rig.yard() as yard:
             eventually(lambda: rig.joined(yard), "both have joined")
             far = rig.workers[1].pid
-            watched = rig.load(yard, Tasks(3, 0.01, 0.03), 600)
+            watched = rig.load(yard, Tasks(3, 0.002, 0.01), most=0)
             eventually(lambda: held_by(rig, far) > 0, "it holds tasks")
             away.cut(*chains)
             rig.faults["network cuts"] += 1
             eventually(lambda: held_by(rig, far) == 0, "its tasks went to others")
             read = watched.load.read
-            eventually(lambda: watched.load.read > read + 20 or watched.load.read == 600, "the others go on")
+            eventually(lambda: watched.load.read > read + 20, "the others go on")
             away.heal()
-            report = watched.held()
-            assert report.completed == 600
-            after = rig.load(yard, Tasks(4, 0.01, 0.03), 200)
             eventually(lambda: held_by(rig, far) > 0, "it is back and works", 40)
-            after.held()
+            report = watched.held()
+            assert report.completed == report.accepted
     finally:
         rig.stop()

@@ -70,8 +70,7 @@ class Load:
         for thread in (self._feeding, self._reading):
             thread.join(max(0.1, deadline - time.monotonic()))
         ended = not (self._feeding.is_alive() or self._reading.is_alive())
-        if ended:
-            self._log.close()
+        self._log.close()  # a thread that is left may go on: what it hears is no part of the run
         if self._error is not None:
             raise self._error
         return ended

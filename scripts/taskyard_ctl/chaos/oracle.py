@@ -15,6 +15,7 @@ I6  a task that completed was run; one that nothing disturbed was run once
 
 import json
 import os
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -29,11 +30,15 @@ Ended = dict[int, tuple[str, Any]]  # by index: state, and result where it compl
 
 
 class Log:
-    """An append-only file of JSON lines; `tried` and `accepted` are on disk when they return."""
+    """An append-only file of JSON lines; `tried` and `accepted` are on disk when they return.
+
+    Safe for use by many threads. What is said after `close` is dropped.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._lock = threading.Lock()  # or a late thread may write to whatever has the number by then
 
     def tried(self, first: int, count: int) -> None:
         """These tasks are about to be submitted."""
@@ -48,12 +53,19 @@ class Log:
         self._write({"read": fingerprint(row)}, sync=False)
 
     def _write(self, entry: dict[str, Any], sync: bool) -> None:
-        os.write(self._fd, json.dumps(entry).encode() + b"\n")
-        if sync:
-            os.fsync(self._fd)
+        with self._lock:
+            if self._fd < 0:
+                return
+            os.write(self._fd, json.dumps(entry).encode() + b"\n")
+            if sync:
+                os.fsync(self._fd)
 
     def close(self) -> None:
-        os.close(self._fd)
+        """May be called again."""
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
 
 
 def fingerprint(row: Row) -> list[Any]:
