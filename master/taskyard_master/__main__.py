@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import resource
 import signal
@@ -80,6 +81,18 @@ def allow_files(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def keep_heap_small() -> None:
+    """Have glibc give large blocks back to the system at once, when a flood of large replies is over.
+
+    Left to itself it takes them from its heap after a while, where one small block above them keeps all.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # numbers of mallopt(3)
+    with contextlib.suppress(OSError, AttributeError):  # another C library: it has its own ways
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 1 << 20)
+        mallopt(trim_threshold, 16 << 20)
+
+
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     stop = asyncio.Event()
@@ -96,6 +109,7 @@ def main() -> int:
         failpoints.arm(settings.failpoint)
         logs.setup(settings.log)
         allow_files(settings.connections)
+        keep_heap_small()
         runner = asyncio.run
         with contextlib.suppress(ImportError):  # uvloop is faster where it is installed
             import uvloop

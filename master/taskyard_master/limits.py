@@ -16,6 +16,10 @@ from taskyard.log import event
 # most a few hundredths of a CPU; what is connected goes on, whoever shares the address.
 FAILURES_PER_SECOND = 100.0
 FAILURES_AT_ONCE = 200.0
+# What a stranger costs who fails, in seconds of a CPU; the third is one who gets no further than the door.
+STRANGER = 150e-6
+TLS_STRANGER = 600e-6
+_TURNED_AWAY = 15e-6
 _ADDRESSES = 4096  # that failed lately and are remembered
 
 
@@ -72,6 +76,32 @@ class Admission:
     def _level(self, address: str) -> float:
         level, at = self._failures.get(address, (0.0, 0.0))
         return max(0.0, level - (self._clock() - at) * FAILURES_PER_SECOND)
+
+
+class Door:
+    """Lets in so many strangers in a round that a flood of them gets a small part of a CPU, evenly spread;
+    those who are in already have the rest.
+    """
+
+    ROUND = 0.004  # seconds
+    SHARE = 0.15  # of a CPU
+
+    def __init__(self, cost: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cost = cost
+        self._clock = clock
+        self._ends = 0.0
+        self._left = 0.0
+
+    def shut(self) -> float:
+        """Seconds until the next stranger may come in; 0 if one may come now."""
+        now = self._clock()
+        if now >= self._ends:
+            self._ends, self._left = now + self.ROUND, self.ROUND * self.SHARE
+        return 0.0 if self._left > 1e-9 else self._ends - now
+
+    def passed(self, *, turned_away: bool) -> None:
+        """One has come, in or only to the door."""
+        self._left -= _TURNED_AWAY if turned_away else self._cost
 
 
 class Complaints:

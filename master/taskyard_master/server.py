@@ -19,7 +19,7 @@ from taskyard.settings import Settings
 from taskyard.tls_context import LiveContext
 from taskyard.tls_files import Files
 from taskyard_master.connection import Common, Connection
-from taskyard_master.limits import Admission, Complaints, group
+from taskyard_master.limits import STRANGER, TLS_STRANGER, Admission, Complaints, Door, group
 from taskyard_master.peers import Dialect, Peer, Verbs
 from taskyard_master.plain_dialect import PlainDialect
 from taskyard_master.plain_queues import Queues
@@ -29,8 +29,7 @@ from taskyard_master.yard_dialect import FAMILY, YardDialect
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 1024
-_AT_ONCE = 64  # connections accepted before others have their turn
+_BACKLOG = 4096
 _PAUSE = 0.25  # seconds without accepting when the machine can't
 _FLUSH = 2.0  # seconds for what was written last, when the server stops
 # A host that vanished is noticed after 15 to 18 s, whether something waits to be sent to it or not.
@@ -68,6 +67,7 @@ class Server:
         self._arriving: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None  # of the files of TLS
         self._spare = -1  # a descriptor to give up when there are no others
+        self._door = Door(TLS_STRANGER if self._tls else STRANGER)
 
     @property
     def connections(self) -> int:
@@ -122,7 +122,7 @@ class Server:
         self._listeners.clear()
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_AT_ONCE):
+        while not (shut := self._door.shut()):
             try:
                 sock, where = listener.accept()
             except (BlockingIOError, InterruptedError):
@@ -134,6 +134,7 @@ class Server:
             address = f"[{where[0]}]:{where[1]}" if ":" in where[0] else f"{where[0]}:{where[1]}"
             origin = group(where[0])
             refusal = self._common.admission.enter(origin)
+            self._door.passed(turned_away=bool(refusal))
             if refusal:
                 self._common.complaints.say("peer-turned-away", f"{address} was turned away: {refusal}")
                 sock.close()
@@ -143,7 +144,7 @@ class Server:
             task = self._loop.create_task(self._arrive(connection, sock))
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
-        return None
+        return self._rest(listener, shut)
 
     async def _arrive(self, connection: Connection, sock: socket.socket) -> None:
         try:
@@ -186,8 +187,11 @@ class Server:
                 self._spare = os.open(os.devnull, os.O_RDONLY)
             if self._spare >= 0:
                 return
+        self._rest(listener, _PAUSE)
+
+    def _rest(self, listener: socket.socket, seconds: float) -> None:
         self._loop.remove_reader(listener)
-        self._loop.call_later(_PAUSE, self._accept_again, listener)
+        self._loop.call_later(seconds, self._accept_again, listener)
 
     def _accept_again(self, listener: socket.socket) -> None:
         if listener not in self._listeners:

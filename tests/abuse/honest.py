@@ -67,9 +67,14 @@ class Honest:
         self._shared[8:] = bytes(8)
         self._mark = self.rounds, time.monotonic()
 
+    @property
+    def since(self) -> int:
+        """Rounds since the mark."""
+        return self.rounds - self._mark[0]
+
     def rate(self) -> float:
         """Rounds a second since the mark."""
-        return (self.rounds - self._mark[0]) / (time.monotonic() - self._mark[1])
+        return self.since / (time.monotonic() - self._mark[1])
 
     @property
     def longest(self) -> float:

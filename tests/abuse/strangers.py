@@ -1,5 +1,6 @@
 """Peers that are up to no good with a real master, and what that costs the master."""
 
+import contextlib
 import os
 import pickle
 import socket
@@ -53,3 +54,13 @@ def descriptors(lab: Lab) -> int:
     """How many the master has open."""
     assert lab.master
     return len(list(Path(f"/proc/{lab.master.pid}/fd").iterdir()))
+
+
+def sockets(lab: Lab) -> int:
+    """How many of them are sockets."""
+    assert lab.master
+    count = 0
+    for descriptor in Path(f"/proc/{lab.master.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed just now
+            count += str(descriptor.readlink()).startswith("socket:")
+    return count

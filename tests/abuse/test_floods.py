@@ -1,7 +1,7 @@
 """Many peers at once that are silent, slow or talk nonsense: they go soon, and whoever is honest goes on.
 
-The rate of an honest peer is compared with its own of just before, in the same run. What a busy machine with
-few cores makes of it is in the figures; the tests insist on a part of it only.
+The rate of an honest peer is compared with its own of just before and after, in the same run. What a busy
+machine makes of that is in the figures; the tests insist that the peer went on and never waited for long.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from hasty import PART_SECONDS
 from honest import Honest, honest
 from lab import KEY, Lab
 from serving import hello
-from strangers import MIB, Stranger, descriptors, memory
+from strangers import MIB, Stranger, descriptors, memory, sockets
 from support import eventually
 
 from taskyard import batch
@@ -36,7 +36,8 @@ from taskyard.messages import encode as encode_message
 
 HANDSHAKE = 2.0  # seconds that the master gives a stranger here
 FREED = 5.0  # seconds after their deadline in which all have to be gone
-LEAST = 0.1  # of the honest peer's own rate: the figures say how much it was
+LONGEST = 20.0  # seconds that a round of the honest peer may take: some ms, and what a busy machine adds
+BACK = 128 * MIB  # more than before, at most, when all is over: 64 of them are cached blocks
 TIMES = int(os.environ.get("ABUSE_TIMES", "1"))
 PATIENCE = 60.0  # for a machine that is busy
 
@@ -53,6 +54,7 @@ class Siege:
     lab: Lab
     honest: Honest
     descriptors: int
+    sockets: int
     memory: int
     quiet: float
     figures: Figures
@@ -77,7 +79,12 @@ class Siege:
         """Connections of the flood that the master still has."""
         assert self.lab.master
         self.peak = max(self.peak, memory(self.lab.master.pid))
-        return descriptors(self.lab) - self.descriptors
+        return sockets(self.lab) - self.sockets
+
+    def grown(self) -> int:
+        """Bytes of memory that the master has more than before."""
+        assert self.lab.master
+        return memory(self.lab.master.pid) - self.memory
 
     def freed(self, within: float) -> float:
         """Wait until the master has none of them; seconds from now."""
@@ -90,11 +97,12 @@ class Siege:
     def end(self, row: str, deadline: float, after: float, **more: Any) -> None:
         """Judge: `after` seconds passed until all were gone, whose deadline was so many."""
         assert self.lab.master
-        rate = self.honest.rate()
+        rounds, rate = self.honest.since, self.honest.rate()
         self.longest = self.honest.longest
         for sock in self.socks:
             sock.close()
-        grown = memory(self.lab.master.pid) - self.memory
+        eventually(lambda: self.grown() < BACK, "the memory is given back", PATIENCE)  # moments after
+        grown = self.grown()
         # What else the machine does differs from second to second: before and after are both its own rate.
         again = self.honest.over(2.0)
         undisturbed = (self.quiet + again) / 2
@@ -103,9 +111,10 @@ class Siege:
             rounds_a_second=round(rate), longest_round=f"{self.longest:.2f} s",
             peak_mib=round((self.peak - self.memory) / MIB), grown_mib=round(grown / MIB), **more,
         )  # fmt: skip
+        assert descriptors(self.lab) < self.descriptors + 5  # files of the journal that were read meanwhile
         assert after < deadline + FREED + 10  # 10: a machine that is busy
-        assert rate > LEAST * min(self.quiet, again)
-        assert grown < 64 * MIB
+        assert rounds > 0 and again > 0, "the honest peer was held up"
+        assert self.longest < LONGEST
         assert "Traceback" not in self.lab.output()
 
 
@@ -133,7 +142,7 @@ def siege(tmp_path: Path, figures: Figures) -> Iterator[Siege]:
         with honest(lab) as peer:
             quiet = peer.over(2.0)
             assert lab.master
-            it = Siege(lab, peer, descriptors(lab), memory(lab.master.pid), quiet, figures)
+            it = Siege(lab, peer, descriptors(lab), sockets(lab), memory(lab.master.pid), quiet, figures)
             with stepping_back():
                 peer.mark()
                 yield it
@@ -304,10 +313,10 @@ def test_five_thousand_that_talk_nonsense(siege: Siege) -> None:
 
 
 def test_a_flood_of_wrong_keys(siege: Siege) -> None:
-    """From many addresses at once, then from one, which is turned away at the door."""
-    begun, tries, refused = time.monotonic(), 0, 0
-    while time.monotonic() < begun + 4 * TIMES:
-        source = f"127.0.2.{1 + tries // 20 % 200}" if time.monotonic() < begun + 2 * TIMES else "127.0.3.1"
+    """From many addresses, then from one, which is turned away at the door when it is too quick."""
+    begun, tries, told = time.monotonic(), 0, 0
+    many = [f"127.0.2.{1 + number % 50}" for number in range(100 * TIMES)]
+    for source in many + ["127.0.3.1"] * len(many):
         for sock in siege.connect(20, source):
             tries += 1
             sock.settimeout(PATIENCE)
@@ -315,11 +324,12 @@ def test_a_flood_of_wrong_keys(siege: Siege) -> None:
                 challenge = sock.recv(256)
                 if challenge:
                     sock.sendall(encode(ClientHandshake(b"wrong").receive(challenge[4:])[0]))
-                    refused += heard(sock) == encode(b"#FAILURE#")
+                    told += heard(sock) == encode(b"#FAILURE#")
             sock.close()
     seconds = time.monotonic() - begun
-    assert refused > 100
-    siege.end(f"wrong keys, {tries / seconds:.0f} a second", 0.0, siege.freed(0), told=refused)
+    assert told >= tries / 2
+    row = f"{tries:,} wrong keys, {tries / seconds:.0f} a second"
+    siege.end(row, 0.0, siege.freed(0), told=told, turned_away=tries - told)
 
 
 # ------------------------------------------------------------ the control

@@ -4,7 +4,16 @@ import logging
 
 import pytest
 
-from taskyard_master.limits import FAILURES_AT_ONCE, FAILURES_PER_SECOND, Admission, Complaints, group
+from taskyard_master.limits import (
+    FAILURES_AT_ONCE,
+    FAILURES_PER_SECOND,
+    STRANGER,
+    TLS_STRANGER,
+    Admission,
+    Complaints,
+    Door,
+    group,
+)
 
 
 class Clock:
@@ -42,6 +51,21 @@ def test_an_address_that_keeps_failing_is_turned_away_until_it_pauses() -> None:
     assert "handshake" in admission.enter("bad")
     clock.now += 60.0
     assert admission.enter("bad") == ""
+
+
+@pytest.mark.parametrize(("cost", "turned_away", "most"), [
+    (STRANGER, False, 1000), (TLS_STRANGER, False, 250), (STRANGER, True, 10_000),
+])  # fmt: skip
+def test_so_many_strangers_come_in_in_a_second(cost: float, turned_away: bool, most: int) -> None:
+    clock, came = Clock(), 0
+    door = Door(cost, clock)
+    while clock.now < 1001:
+        while not (wait := door.shut()):
+            door.passed(turned_away=turned_away)
+            came += 1
+        assert 0 < wait <= Door.ROUND * 1.01
+        clock.now += wait
+    assert came == pytest.approx(most, abs=most / 100)
 
 
 def test_slow_failures_are_never_turned_away() -> None:
