@@ -398,6 +398,23 @@ class BackupPart(Struct):
     size: int  # of the whole copy
 
 
+class Invite(Struct):
+    """Leave something for the machine that shows a certificate with this serial. Answer: Ok."""
+
+    seq: int
+    serial: str  # upper-case hex
+    host: str
+    ends: float  # Unix seconds
+    gift: bytes  # see `invitation`
+
+
+class Gift(Struct):
+    """What was left for a peer that came to join: all that it is told (seq 0), or Fail."""
+
+    seq: int
+    gift: bytes
+
+
 class Ok(Struct):
     seq: int
 
@@ -421,11 +438,11 @@ class Notice(Struct):
 
 Request = (
     Hello | Open | Chunk | Close | Renew | Lease | Begin | Settle | Beat | Functions | Results
-    | Status | Cancel | Requeue | Delete | Drain | Backup
+    | Status | Cancel | Requeue | Delete | Drain | Backup | Invite
 )  # fmt: skip
 Reply = (
     Welcome | Opened | Accepted | Leased | Settled | Beaten | Rows | StatusReply | BackupPart | Ok
-    | Fail | Notice
+    | Fail | Notice | Gift
 )  # fmt: skip
 
 # ---------------------------------------------------------------- records of the journal

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
+from taskyard import messages
 from taskyard.errors import ProtocolError, RefusedError, TaskyardError
 from taskyard.frames import Framer, ServerHandshake, encode, header
+from taskyard.messages import Reply
 from taskyard.tls_identity import Identity, peer_name
 from taskyard_master.limits import Admission, Complaints
 from taskyard_master.peers import Dialect
@@ -50,6 +52,7 @@ class Common:
     admission: Admission
     complaints: Complaints
     choose: Callable[["Connection", bytes], Dialect]  # by the first frame
+    invited: Callable[[Identity, str], Reply]  # for who comes to join
     open: set["Connection"] = field(default_factory=set)
     # Large replies are begun one in a turn of the loop: many who ask for much at once hold up one another,
     # and not those who ask for little.
@@ -102,7 +105,11 @@ class Connection(asyncio.Protocol):
         if (tls := transport.get_extra_info("ssl_object")) is not None:
             self.identity = peer_name(tls)
         self._common.watch.set(self, self._common.loop.time() + self._common.handshake_seconds)
-        if self._handshake:
+        if self.identity is not None and self.identity.once:
+            self._handshake = None
+            self.send(messages.encode(self._common.invited(self.identity, self.address)))
+            self.finish()
+        elif self._handshake:
             self.send(self._handshake.first())
 
     def data_received(self, data: bytes) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from taskyard import messages
 from taskyard.messages import Hello, Notice, Reply, Request, Welcome
+from taskyard.tls_identity import Identity
 
 
 class Link(Protocol):
@@ -83,6 +84,9 @@ class Verbs(Protocol):
     async def hello(self, peer: Any, hello: Hello) -> Welcome: ...
 
     async def handle(self, peer: Any, request: Request) -> Reply: ...
+
+    def invited(self, who: Identity, address: str) -> Reply:
+        """What a peer gets whose certificate is for joining, and for nothing else."""
 
     def gone(self, peer: Any) -> None:
         """The peer's connection has ended; called once for each that said hello or made plain calls."""

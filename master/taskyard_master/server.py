@@ -58,6 +58,7 @@ class Server:
             admission=Admission(settings.connections, settings.connections_per_address),
             complaints=Complaints(log),
             choose=self._choose,
+            invited=service.invited,
         )
         self._queues = Queues(service, settings)
         service.connections = lambda: self.connections

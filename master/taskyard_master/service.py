@@ -25,8 +25,10 @@ from taskyard.errors import (
 )
 from taskyard.log import event
 from taskyard.settings import Settings
+from taskyard.tls_identity import Identity
 from taskyard_master.backups import Backups
 from taskyard_master.commits import Commits
+from taskyard_master.inviting import Invitations
 from taskyard_master.journal import Journal
 from taskyard_master.leasing import Leasing, Wanted
 from taskyard_master.ledger import Ledger
@@ -67,12 +69,13 @@ class Service:
         self._stopping = False
         self.space = Space(settings, journal)
         self.backups = Backups(journal)
+        self.invitations = Invitations()
         self._verbs: dict[type, Callable[[Peer, Any], Awaitable[m.Reply]]] = {
             m.Open: self._open, m.Chunk: self._chunk, m.Close: self._close, m.Renew: self._renew,
             m.Lease: self._lease, m.Begin: self._begin, m.Settle: self._settle, m.Beat: self._beat,
             m.Functions: self._functions, m.Results: self.results.read, m.Status: self._status,
             m.Cancel: self._cancel, m.Requeue: self._requeue, m.Delete: self._delete,
-            m.Drain: self._drain, m.Backup: self.backups.part,
+            m.Drain: self._drain, m.Backup: self.backups.part, m.Invite: self._invite,
         }  # fmt: skip
         self._tick()
 
@@ -378,6 +381,16 @@ class Service:
         if worker.peer is not None:
             worker.peer.notify(m.Notice(0, "undrain" if request.undo else "drain"))
         return m.Ok(request.seq)
+
+    async def _invite(self, peer: Peer, request: m.Invite) -> m.Reply:
+        if not self.settings.tls:
+            raise UsageError("this master has no TLS, so a machine cannot join: see 'taskyard certs'")
+        self.invitations.add(request)
+        return m.Ok(request.seq)
+
+    def invited(self, who: Identity, address: str) -> m.Reply:
+        """What a peer gets that came to join."""
+        return self.invitations.answer(who, address)
 
     # ------------------------------------------------------------ plain peers, see PlainVerbs
 

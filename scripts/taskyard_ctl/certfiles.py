@@ -111,6 +111,17 @@ class CertFolder:
                     (self.path / (subject.stem + suffix)).unlink(missing_ok=True)
             return [event.revoked for event in done]
 
+    def unfiled(self, host: str, now: datetime) -> tuple[Pair, str]:
+        """A worker's lasting certificate for a machine that joins, kept in no file here, and the list of
+        the revoked that goes with it."""
+        with self._locked():
+            authority = self.authority()
+            subject = Subject("worker", host)
+            pair = issue(authority, subject, now)
+            self.history.issued(pair, subject, now, once=True)
+            self._ensure_list(authority, now)
+            return pair, (self.path / REVOKED).read_text()
+
     def one_use(self, host: str, now: datetime, life: timedelta = timedelta(hours=1)) -> tuple[Pair, str]:
         """A worker's certificate for joining, kept in no file, and the authority's to go with it."""
         with self._locked():

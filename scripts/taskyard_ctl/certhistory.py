@@ -23,7 +23,7 @@ class Event:
     role: str
     host: str
     ends: int
-    once: bool = False
+    once: bool = False  # it has no file here
 
     @property
     def subject(self) -> Subject:

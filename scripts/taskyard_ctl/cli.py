@@ -36,7 +36,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Keep": {"backup": "keep", "restore": "keep", "chaos": "chaos", "completion": "completion"},
     "Several hosts": {
-        "deploy": "deploy", "rollback": "deploy", "doctor": "doctor", "certs": "certs", "tunnel": "tunnel",
+        "deploy": "deploy", "rollback": "deploy", "join": "join", "doctor": "doctor", "certs": "certs",
+        "tunnel": "tunnel",
     },
 }  # fmt: skip
 VERBS = {verb: module for section in SECTIONS.values() for verb, module in section.items()}

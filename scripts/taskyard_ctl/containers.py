@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskyard.settings import PREFIX, REGISTRY, split_address
+from taskyard.tls_files import REVOKED
 from taskyard_ctl.inventory import Host, Inventory
 from taskyard_ctl.plan import Role, Shape, Version
 
@@ -35,6 +36,8 @@ _OWN = {
         "HOST",
         "WEB",
         "WEB_TOKEN",
+        "JOIN",
+        "JOINED",
     ),
     *("TLS_CA", "TLS_CERT", "TLS_KEY"),
 }
@@ -126,11 +129,24 @@ def box(
 
 
 def keys_digest(files: Mapping[str, bytes], authkey: bytes) -> str:
-    """Names the content of a volume of keys without telling anything of it."""
+    """Names the content of a volume of keys without telling anything of it.
+
+    Of the list of revoked certificates, only what it says of masters counts: the master itself gets
+    a new list while it runs, and for workers it does not matter which workers are let in.
+    """
     digest = hmac.new(authkey, digestmod="sha256")
     for name in sorted(files):
-        digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
+        content = files[name]
+        if name == REVOKED:
+            lines = [line for line in content.splitlines() if b" master " in line]
+            content = b"\n".join(lines)
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:8]
+
+
+def list_digest(content: bytes) -> str:
+    """Names a list of revoked certificates; "" for none."""
+    return hashlib.sha256(content).hexdigest()[:12] if content else ""
 
 
 def _environment(inventory: Inventory, host: Host, role: Role, environ: Mapping[str, str]) -> dict[str, str]:

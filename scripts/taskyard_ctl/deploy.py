@@ -11,7 +11,9 @@ import docker  # type: ignore[import-untyped]
 import docker.errors  # type: ignore[import-untyped]
 
 from taskyard.errors import EngineError, HostError, TaskyardError, UsageError
+from taskyard.tls_files import REVOKED
 from taskyard_ctl import baking, newyard
+from taskyard_ctl.containers import list_digest
 from taskyard_ctl.deploying import Outcome, Performance
 from taskyard_ctl.engine import HostEngine
 from taskyard_ctl.hostprogress import Display, table
@@ -203,7 +205,8 @@ class Deploy:
                 raise HostError("\n".join(wrong))
         boxes, _ = self._site.boxes(version, inventory)
         kept = (version, *(one for one in versions if one.id != version.id))[:KEPT]
-        wanted = Wanted(version, {key: box.shape for key, box in boxes.items()}, kept)
+        listed = list_digest((self._site.certs.path / REVOKED).read_bytes())
+        wanted = Wanted(version, {key: box.shape for key, box in boxes.items()}, kept, listed)
         self._now = now
         return plan(inventory, now, wanted), wanted
 

@@ -14,7 +14,8 @@ import docker.errors  # type: ignore[import-untyped]
 import requests
 
 from taskyard.errors import HostError, StorageError
-from taskyard_ctl.containers import JOURNAL, LABEL, SECRETS, USER, Box, base
+from taskyard.tls_files import REVOKED
+from taskyard_ctl.containers import JOURNAL, LABEL, SECRETS, USER, Box, base, list_digest
 from taskyard_ctl.images import PARTS, yard_image
 from taskyard_ctl.layout import Cargo
 from taskyard_ctl.plan import HostNow, Role, Running
@@ -71,13 +72,15 @@ class HostEngine:
         images = api.images(filters={"reference": self._image_names})
         volumes = api.volumes(filters=mine)["Volumes"] or []
         networks = api.networks(names=[self._base])
+        containers = self.containers()
         return HostNow(
             info["NCPU"],
             api.version()["Arch"],
             frozenset(tag for image in images for tag in image["RepoTags"] or () if tag[0] != "<"),
-            tuple(self.containers()),
+            tuple(containers),
             any(network["Name"] == self._base for network in networks),
             frozenset(v["Name"] for v in volumes if v["Name"].startswith(f"{self._base}-keys-")),
+            list_digest(b"".join(self._read(c.id, REVOKED) for c in containers if c.role == "master")),
         )
 
     @_named
@@ -162,14 +165,19 @@ class HostEngine:
         """A file of a volume; empty if there is none."""
         helper = self._helper(volume, image)
         try:
-            stream, _ = self.client.api.get_archive(helper, f"{SECRETS}/{name}")
+            return self._read(helper, name)
+        finally:
+            self.client.api.remove_container(helper, force=True)
+
+    def _read(self, container: str, name: str) -> bytes:
+        """A file of the volume that a container has for its secrets; empty if there is none."""
+        try:
+            stream, _ = self.client.api.get_archive(container, f"{SECRETS}/{name}")
             with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
                 content = archive.extractfile(archive.next() or tarfile.TarInfo())
                 return content.read() if content else b""
         except docker.errors.NotFound:
             return b""
-        finally:
-            self.client.api.remove_container(helper, force=True)
 
     def _helper(self, volume: str, image: str) -> str:
         """A container that is never started: files go through it into its volume and out of it."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import docker  # type: ignore[import-untyped]
 
 from taskyard.errors import EngineError, HostError, TaskyardError, UsageError
+from taskyard.tls_files import REVOKED
 from taskyard_ctl.cli import say as tell
 from taskyard_ctl.containers import WEB
 from taskyard_ctl.deploy import LAYERS
@@ -147,7 +148,7 @@ class HostsEngine:
         if not working:
             raise HostError("no host that answers has workers in its inventory")
         counts = spread(workers, {host.name: have[host.name] for host in working})
-        version, inventory = self._version(), self.site.inventory
+        version, inventory = self.version(), self.site.inventory
         hosts = [replace(host, workers=counts.get(host.name, host.workers)) for host in inventory.hosts]
         inventory = replace(inventory, hosts=tuple(hosts))
         boxes, keys = self.site.boxes(version, inventory)
@@ -161,7 +162,7 @@ class HostsEngine:
                 for number in action.numbers:
                     engine.start(engine.create(box, number))
 
-    def _version(self) -> Version:
+    def version(self) -> Version:
         """What was deployed last."""
         engine = HostEngine(self._master(), self.site.inventory.name)
         there = [image for image in engine.look().images if "-master:" in image]
@@ -191,6 +192,19 @@ class HostsEngine:
         self._raise_failed("still has what it had, and this folder its keys: run it again")
         for folder in (self.site.certs.path, self.site.folder.state / LAYERS):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def put_revoked(self) -> str:
+        """Give the master the list of revoked certificates as it is now; returns its host's name."""
+        engine = HostEngine(self._master(), self.site.inventory.name)
+        here = engine.look()
+        there = sorted(image for image in here.images if "-master:" in image)
+        content = {REVOKED: (self.site.certs.path / REVOKED).read_bytes()}
+        volumes = [name for name in here.keys if "-keys-master-" in name]
+        if not there or not volumes:
+            raise EngineError(f"{engine.name} has no master yet")
+        for name in volumes:
+            engine.put(name, there[0], content)
+        return engine.name
 
     def _raise_failed(self, what: str) -> None:
         if self._faults:

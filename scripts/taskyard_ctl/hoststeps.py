@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from taskyard.clock import Deadline
 from taskyard.errors import EXIT_INTERRUPTED, HostError, TaskyardError, UnreachableError
+from taskyard.tls_files import REVOKED
 from taskyard_ctl.containers import Box, base
 from taskyard_ctl.engine import HostEngine
 from taskyard_ctl.hostprogress import Display
@@ -63,6 +64,7 @@ class Steps:
             "send": self._send,
             "network": self._network,
             "keys": self._keys,
+            "list": self._list,
             "start": self._start_master if action.role == "master" else self._start_workers,
             "again": self._again,
             "replace": self._replace,
@@ -95,6 +97,12 @@ class Steps:
         else:
             box = self.parts.boxes[action.host, action.role]
             engine.put(box.keys, box.image, self.parts.keys[action.host, action.role])
+        return ""
+
+    def _list(self, engine: HostEngine, action: Action) -> str:
+        image = self.parts.boxes[action.host, "master"].image
+        files = self.parts.keys[action.host, "master"]
+        engine.put(action.names[0], image, {REVOKED: files[REVOKED]})
         return ""
 
     def _remove(self, engine: HostEngine, action: Action) -> str:

@@ -12,7 +12,10 @@ from taskyard.settings import REGISTRY
 PIDS = 1024
 # What a deploy decides by itself, and an inventory cannot.
 _OURS = {f"TASKYARD_{name}" for name in ("ADDRESS", "AUTHKEY", "JOURNAL", "TASKS_DIR", "WORKERS", "HOST")}
-_OURS |= {f"TASKYARD_{name}" for name in ("AUTHKEY_FILE", "TLS_CA", "TLS_CERT", "TLS_KEY")}
+_OURS |= {
+    f"TASKYARD_{name}"
+    for name in ("JOIN", "JOIN_FILE", "JOINED", "AUTHKEY_FILE", "TLS_CA", "TLS_CERT", "TLS_KEY")
+}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 

@@ -58,6 +58,7 @@ class HostNow:
     containers: tuple[Running, ...] = ()
     network: bool = False
     keys: frozenset[str] = frozenset()  # names of the volumes that hold keys and certificates
+    revoked: str = ""  # digest of the list of revoked certificates that the master has
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Wanted:
     version: Version
     shapes: Mapping[tuple[str, Role], Shape]
     kept: tuple[Version, ...] = ()
+    revoked: str = ""  # digest of the list of revoked certificates
 
 
 class Stage(IntEnum):
@@ -87,7 +89,9 @@ class Stage(IntEnum):
     CLEAN = 5
 
 
-Kind = Literal["send", "network", "keys", "start", "replace", "again", "retire", "remove", "forget", "leave"]
+Kind = Literal[
+    "send", "network", "keys", "list", "start", "replace", "again", "retire", "remove", "forget", "leave"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +205,10 @@ def _master(host: Host, here: HostNow, wanted: Wanted) -> list[Action]:
     running = [c for c in masters if c.shape != shape and c.state in RUNS]
     version = wanted.version.id
     found: list[Action] = []
+    keys = wanted.shapes[host.name, "master"].keys
+    if keys in here.keys and here.revoked != wanted.revoked:
+        text = "give the master the list of revoked certificates"
+        found.append(Action(Stage.PREPARE, host.name, "list", text, "master", names=(keys,)))
     if good and good[0].state in RUNS:
         if others:
             text = "remove the master of before"

@@ -8,6 +8,7 @@ from typing import Any
 from taskyard.errors import GapError, RefusedError
 from taskyard.messages import Backup, BackupPart, Hello, MasterStatus, Ok, Reply, Request, Status, Welcome
 from taskyard.settings import Settings
+from taskyard.tls_identity import Identity
 
 STATUS = MasterStatus("", 0, "0", "3", 0.0, 1, "", "", 0, 0, 0, [])
 
@@ -54,6 +55,9 @@ class FakeService:
         if isinstance(request, Status) and request.job == "gap":
             raise GapError("the chunk starts too late", 7)
         return Ok(0)
+
+    def invited(self, who: Identity, address: str) -> Reply:
+        raise AssertionError("nobody comes to join")
 
     def close_gate(self) -> None:
         """Requests wait from now on."""

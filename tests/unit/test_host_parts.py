@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.errors import RefusedError, UnreachableError
-from taskyard_ctl.containers import Box, box, keys_digest
+from taskyard_ctl.containers import Box, box, keys_digest, list_digest
 from taskyard_ctl.hosts import spread
 from taskyard_ctl.inventory import Host, Inventory, parse
 from taskyard_ctl.plan import Role, Version
@@ -97,6 +97,16 @@ def test_the_name_of_keys_tells_nothing_of_them() -> None:
     assert keys_digest(files, b"k") != keys_digest({**files, "key.pem": b"c"}, b"k")
     assert keys_digest(files, b"k") != keys_digest(files, b"other")
     assert keys_digest({"a": b"bc"}, b"k") != keys_digest({"ab": b"c"}, b"k")
+
+
+def test_a_worker_that_is_revoked_renews_nobody_else() -> None:
+    """The master gets the list while it runs; that another master is revoked, all have to know."""
+    files = {"ca.pem": b"a", "revoked.pem": b"# said\nPEM\n"}
+    worker = {**files, "revoked.pem": b"# said\nrevoked AB worker two 2026-01-01T00:00:00Z\nOTHER\n"}
+    master = {**files, "revoked.pem": b"# said\nrevoked AB master one 2026-01-01T00:00:00Z\nOTHER\n"}
+    assert keys_digest(files, b"k") == keys_digest(worker, b"k") != keys_digest(master, b"k")
+    assert len({list_digest(one["revoked.pem"]) for one in (files, worker, master)}) == 3
+    assert list_digest(b"") == ""
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,17 @@ def test_a_new_version_rolls() -> None:
     assert first.numbers == (3,)
 
 
+def test_a_list_of_the_revoked_that_the_master_does_not_have() -> None:
+    """It gets it while it runs; one whose keys are new has it among them."""
+    wanted = replace(want(V1), revoked="new")
+    workers = {"a": host(box("worker", 1))}
+    assert said(yard(1), {"m": replace(MASTER, revoked="old"), **workers}, wanted) == [
+        "m: give the master the list of revoked certificates"
+    ]
+    assert said(yard(1), {"m": replace(MASTER, revoked="new"), **workers}, wanted) == []
+    assert not any("list" in line for line in said(yard(1), {"m": HostNow(), **workers}, wanted))
+
+
 def test_changed_tasks_leave_the_master_alone() -> None:
     """Its image and its shape are as before."""
     tasks = replace(V2, master=V1.master)

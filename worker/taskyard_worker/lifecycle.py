@@ -10,10 +10,11 @@ from typing import Any
 
 from taskyard import failpoints, log
 from taskyard.clock import Deadline
-from taskyard.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_UNREACHABLE, SettingsError, TaskyardError
+from taskyard.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_UNREACHABLE, TaskyardError
 from taskyard.settings import Settings
 from taskyard_worker.agent import Agent
 from taskyard_worker.identity import Identity
+from taskyard_worker.joining import join
 from taskyard_worker.plain import PlainWorker
 from taskyard_worker.process import reap_orphans
 from taskyard_worker.slots import Slots
@@ -176,9 +177,10 @@ def main(swarm: bool = False) -> int:
     with 0: its host may be restarting. SIGINT is for the one that is to end for good.
     """
     try:
+        join(os.environ)
         settings = Settings.from_env()
         failpoints.arm(settings.failpoint)
-    except SettingsError as error:
+    except TaskyardError as error:
         log.setup()
         for line in str(error).splitlines():
             logger.error(line)

@@ -72,6 +72,9 @@ def certs(
         return
     if revoke is not None:
         _revoke(kept, revoke, now, as_json)
+        from taskyard_ctl.joining import tell_master
+
+        tell_master(yard_of(ctx), kept.path, say)
         return
     if hosts is not None:
         wanted = certhosts.of_inventory(hosts, names)
@@ -105,7 +108,6 @@ def _revoke(kept: "CertFolder", host: str, now: datetime, as_json: bool) -> None
     done = kept.revoke(host, now)
     for one in done:
         say(f"revoked {one.role} {one.host}, serial {one.serial:X}")
-    say(f"{kept.path / 'revoked.pem'} says so: it has to lie beside the master's ca.pem")
     if as_json:
         revoked = [{"role": one.role, "host": one.host, "serial": f"{one.serial:X}"} for one in done]
         click.echo(json.dumps({"folder": str(kept.path), "revoked": revoked}))
