@@ -144,7 +144,9 @@ class Yard:
         return self.call(m.Status(0, job), m.StatusReply)
 
     def job(self, name: str) -> Job:
-        """A job by its id, its name or the start of its id; raises UnknownJobError."""
+        """A job by its id, its name or the start of its id; UnknownJobError, or UsageError if several are."""
+        if not name:  # for the master that is every job
+            raise UnknownJobError("no job has an empty name: give an id, see 'taskyard status'")
         return Job(self, self.status(name).jobs[0].id)
 
     def cancel(self, job: str) -> None:

@@ -24,7 +24,7 @@ from taskyard.messages import (
     Outcome,
     Record,
 )
-from taskyard_master import ending, granting, presence, settling, snapshots, submitting
+from taskyard_master import ending, granting, naming, presence, settling, snapshots, submitting
 from taskyard_master.jobs import Job
 from taskyard_master.leases import Lease
 from taskyard_master.plans import Granted, Plan
@@ -301,19 +301,8 @@ class Ledger:
     # ------------------------------------------------------------ what there is
 
     def find(self, name: str) -> str:
-        """The id of a job, from its id, its name or the start of its id; UsageError if several have it."""
-        jobs = self._state.jobs
-        if name in jobs:
-            return name
-        found = [job.id for job in jobs.values() if job.name == name]
-        found = found or [key for key in jobs if name and key.startswith(name)]
-        if not found:
-            raise UnknownJobError(f"there is no job {name!r}: see 'taskyard status'")
-        if len(found) > 1:
-            raise UsageError(
-                f"{len(found)} jobs are called {name!r}: give the id, one of {', '.join(found[:5])}"
-            )
-        return found[0]
+        """The id of a job, from its id, its name or the start of its id; see naming.py."""
+        return naming.find(self._state.jobs, name)
 
     def jobs(self) -> list[str]:
         """All jobs, the oldest first."""

@@ -1,12 +1,16 @@
 """What people see: tables of jobs, workers and results, in a terminal or through a pipe."""
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
+
+from taskyard_ctl import fitting
+from taskyard_ctl.fitting import GAP, Fitted, Flowing, Row
 
 if TYPE_CHECKING:
     from taskyard.messages import JobStatus, StatusReply, WorkerStatus
@@ -14,6 +18,18 @@ if TYPE_CHECKING:
 PLAIN = "plain"  # the job of stdlib peers, there from the start
 ENDED_JOBS = 20  # shown to people, the newest ones
 PIPE_WIDTH = 200  # columns where nobody says how many there are
+# Columns as fitting.py writes them; those that are there though empty; and which go first where it is narrow.
+JOB_COLUMNS = (
+    "job <name <function state >total >ready >leased >delayed >completed >dead >cancelled >rate >left <note"
+)
+JOB_ALWAYS = "job function state total completed"
+JOB_DROP = "function rate delayed cancelled name left ready leased total dead"
+WORKER_COLUMNS = "worker <host state >slots >leased >completed >failed >memory >up <runs"
+WORKER_ALWAYS = "worker host state slots leased completed memory up"
+WORKER_DROP = "up memory host slots runs failed leased"
+# The terminal's width from which on results have this column, too.
+RESULT_WIDTHS = {"seconds": 60, "attempts": 90, "worker": 110}
+RESULT_NUMBERS = ("index", "attempts", "seconds")
 STYLES = {
     "completed": "green", "idle": "green", "running": "cyan", "open": "cyan", "closed": "green",
     "dead": "red", "incomplete": "red", "missing": "red", "cancelled": "yellow", "draining": "yellow",
@@ -22,19 +38,25 @@ STYLES = {
 
 
 def console(stderr: bool = False) -> Console:
-    """For a terminal as wide as it is; for a pipe wide and plain."""
+    """For a terminal as wide as it is, or as COLUMNS says; for a pipe wide and plain."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else PIPE_WIDTH)
+    known = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()  # which goes before the terminal's
+    return Console(file=stream, highlight=False, width=None if known else PIPE_WIDTH)
 
 
 def status(reply: "StatusReply", address: str, now: float, web: str = "") -> RenderableType:
     """Everything; `address` and `web` are as seen from here: the master knows only where it listens."""
     master = reply.master
     parts: list[RenderableType] = [
-        Text(
-            f"master {address}  version {master.version}  up {duration(now - master.started)}"
-            f"  journal {size(master.journal_bytes)}  memory {size(master.memory)}"
-            + (f"  dashboard {web}" if master.web and web else "")
+        Flowing(
+            [
+                f"master {address}",
+                f"version {master.version}",
+                f"up {duration(now - master.started)}",
+                f"journal {size(master.journal_bytes)}",
+                f"memory {size(master.memory)}",
+                *([f"dashboard {web}"] if master.web and web else []),
+            ]
         )
     ]
     parts += [Text(f"warning: {text}", style="yellow") for text in master.warnings]
@@ -51,46 +73,13 @@ def status(reply: "StatusReply", address: str, now: float, web: str = "") -> Ren
     return Group(*parts)
 
 
-def _table(*columns: Column | str, header: bool = True) -> Table:
-    return Table(
-        *columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), show_header=header
-    )
-
-
-def _lean(columns: dict[str, Column], rows: list[dict[str, str | Text]], always: set[str]) -> Table:
-    """A table without the columns that say nothing: empty or 0 in every row."""
-    shown = [name for name in columns if name in always or any(str(r[name]) not in ("", "0") for r in rows)]
-    for name in shown:
-        if not columns[name].max_width:  # where it gets narrow, only the others are cut
-            columns[name].min_width = max(len(name), *(len(str(row[name])) for row in rows))
-    table = _table(*(columns[name] for name in shown))
-    for row in rows:
-        table.add_row(*(row[name] for name in shown))
-    return table
-
-
-def _columns(names: str) -> dict[str, Column]:
-    """Columns by name, written "<name" for text that may be cut, ">name" for a number, else "name"."""
-    found = {}
-    for word in names.split():
-        name = word.lstrip("<>")
-        cut = 60 if word.startswith("<") else None
-        justify: Any = "right" if word.startswith(">") else "left"
-        found[name] = Column(name, no_wrap=True, overflow="ellipsis", justify=justify, max_width=cut)
-    return found
-
-
-def _jobs(jobs: "Iterable[JobStatus]", now: float) -> Table:
-    columns = _columns(
-        "job <name <function state >total >ready >leased >delayed"
-        " >completed >dead >cancelled >rate >left <note"
-    )
-    rows = []
+def _jobs(jobs: "Iterable[JobStatus]", now: float) -> Fitted:
+    rows: list[Row] = []
     for job in jobs:
         waiting = job.ready + job.suspect
         rate = job.completed / max(0.001, (job.ended or now) - job.created)
         unfinished = waiting + job.leased + job.delayed
-        row: dict[str, str | Text] = {
+        row: Row = {
             "job": job.id, "name": job.name, "function": job.function, "state": _state(_job_state(job)),
             "total": f"{job.total:,}", "ready": f"{waiting:,}", "leased": f"{job.leased:,}",
             "delayed": f"{job.delayed:,}", "completed": f"{job.completed:,}", "dead": f"{job.dead:,}",
@@ -98,7 +87,7 @@ def _jobs(jobs: "Iterable[JobStatus]", now: float) -> Table:
             "left": duration(unfinished / rate) if unfinished and rate else "", "note": job.note or job.error,
         }  # fmt: skip
         rows.append(row)
-    return _lean(columns, rows, {"job", "function", "state", "total", "completed"})
+    return Fitted(JOB_COLUMNS, rows, frozenset(JOB_ALWAYS.split()), tuple(JOB_DROP.split()), ("note", "job"))
 
 
 def _job_state(job: "JobStatus") -> str:
@@ -110,12 +99,11 @@ def _job_state(job: "JobStatus") -> str:
     return "dead" if job.dead else "completed"
 
 
-def _workers(workers: "Iterable[WorkerStatus]", now: float) -> Table:
-    columns = _columns("worker <host state >slots >leased >completed >failed >memory >up <runs")
-    rows = []
+def _workers(workers: "Iterable[WorkerStatus]", now: float) -> Fitted:
+    rows: list[Row] = []
     for worker in workers:
         running = worker.running if worker.leased else []  # what a heartbeat said may have ended since
-        row: dict[str, str | Text] = {
+        row: Row = {
             "worker": worker.id, "host": worker.host, "state": _state(worker.state) + _silence(worker, now),
             "slots": f"{worker.slots:,}", "leased": f"{worker.leased:,}",
             "completed": f"{worker.completed:,}", "failed": f"{worker.failed:,}",
@@ -123,7 +111,7 @@ def _workers(workers: "Iterable[WorkerStatus]", now: float) -> Table:
             "runs": ", ".join(f"{r.job}/{r.index} {duration(now - r.since)}" for r in running),
         }  # fmt: skip
         rows.append(row)
-    return _lean(columns, rows, set(columns) - {"runs", "failed"})
+    return Fitted(WORKER_COLUMNS, rows, frozenset(WORKER_ALWAYS.split()), tuple(WORKER_DROP.split()))
 
 
 def _silence(worker: "WorkerStatus", now: float) -> str:
@@ -143,20 +131,28 @@ class ResultTable:
         self._headed = False
 
     def add(self, results: "list[dict[str, Any]]") -> None:
-        value = max(16, self._screen.width - 66)
-        table = _table(
-            Column("index", width=9, justify="right"), Column("state", width=9),
-            Column("value or error", width=value, no_wrap=True, overflow="ellipsis"),
-            Column("attempts", width=8, justify="right"), Column("seconds", width=9, justify="right"),
-            Column("worker", width=18, no_wrap=True, overflow="ellipsis"),
+        width = self._screen.width
+        columns = {"index": 9, "state": 9, "value or error": 0, "attempts": 8, "seconds": 9, "worker": 18}
+        shown = [name for name in columns if width >= RESULT_WIDTHS.get(name, 0)]
+        rest = sum(columns[name] for name in shown) + GAP * (len(shown) - 1)
+        columns["value or error"] = max(10, width - rest)
+        table = fitting.table(
+            *(
+                Column(name, width=columns[name], no_wrap=True, overflow="ellipsis",
+                       justify="right" if name in RESULT_NUMBERS else "left")
+                for name in shown
+            ),
             header=not self._headed,
         )  # fmt: skip
         self._headed = True
         for result in results:
-            table.add_row(
-                str(result["index"]), _state(result["state"]), Text(_shown(result)), str(result["attempts"]),
-                f"{result['seconds']:.3f}", result["worker"],
-            )  # fmt: skip
+            row = {
+                "index": str(result["index"]), "state": _state(result["state"]),
+                "value or error": Text(" ".join(_shown(result).split("\n"))),
+                "attempts": str(result["attempts"]),
+                "seconds": f"{result['seconds']:.3f}", "worker": result["worker"],
+            }  # fmt: skip
+            table.add_row(*(row[name] for name in shown))
         self._screen.print(table)
 
 
@@ -170,7 +166,7 @@ def _shown(result: "dict[str, Any]") -> str:
 
 def listing(functions: "dict[str, float]", faults: "dict[str, str]") -> RenderableType:
     """What `check` found."""
-    table = _table(Column("function"), Column("timeout"))
+    table = fitting.table(Column("function"), Column("timeout"))
     for name, timeout in functions.items():
         table.add_row(name, f"{timeout:g} s" if timeout else "")
     parts: list[RenderableType] = [table] if functions else [Text("no function can run")]
@@ -180,7 +176,7 @@ def listing(functions: "dict[str, float]", faults: "dict[str, str]") -> Renderab
 
 def chaos(report: "dict[str, Any]") -> RenderableType:
     """What a chaos run has come to."""
-    table = _table("", Column("", justify="right"))
+    table = fitting.table("", Column("", justify="right"))
     for name in (
         "attempted", "accepted", "completed", "dead", "lost", "duplicated", "unexpected", "recovered",
         "executions", "reruns", "charged",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import pytest
 import scenarios
 from support import eventually
 from yards import COMMAND, TestYard
+
+from taskyard_ctl.yard import YardFolder
 
 NewYard = scenarios.NewYard
 
@@ -55,11 +58,55 @@ class TestScaling(scenarios.Scaling):
     """As on every engine."""
 
 
+@pytest.fixture(scope="module")
+def jobs(yard: TestYard) -> list[str]:
+    made = [("feed01", "first"), ("feed02", "second"), ("beef03", "second")]
+    with YardFolder(yard.folder).connect(patience=20.0) as master:
+        for job, name in made:
+            master.submit("work:square", [2], name=name, job=job).wait(60)
+    return [job for job, _ in made]
+
+
+class TestNames:
+    """A job is called by its id, its name, or as much of its id as no other has."""
+
+    VERBS = (
+        ("status", "--json"), ("results",), ("results", "--failed"), ("results", "--follow"), ("requeue",),
+        ("cancel",), ("delete",), ("logs", "--job"),
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+    def test_what_is_meant_by_several_is_one_line_with_all(
+        self, yard: TestYard, jobs: list[str], verb: tuple[str, ...]
+    ) -> None:
+        begins = yard.run(*verb, "feed0", code=2)
+        assert begins.err == (
+            "taskyard: 2 jobs have an id that begins with 'feed0': give the id, one of feed02 (second),"
+            " feed01 (first)\n"
+        )
+        called = yard.run(*verb, "second", code=2)
+        assert called.err == "taskyard: 2 jobs are called 'second': give the id, one of beef03, feed02\n"
+        unknown = yard.run(*verb, "frist", code=2)
+        assert unknown.err.startswith("taskyard: there is no job 'frist'; did you mean first")
+        assert begins.out + called.out + unknown.out == ""
+        if verb != ("status", "--json") and verb != ("logs", "--job"):  # where it means all
+            assert "empty name" in yard.run(*verb, "", code=2).err
+
+    def test_names_and_beginnings_do(self, yard: TestYard, jobs: list[str]) -> None:
+        for words in ("first", "feed01", "beef", "be"):
+            wanted = "beef03" if words.startswith("be") else "feed01"
+            assert yard.run("status", words, "--json").json()["jobs"][0]["id"] == wanted
+            assert [row["job"] for row in yard.run("results", words).rows()] == [wanted]
+            assert f"job {wanted}: 0 dead tasks" in yard.run("requeue", words).err
+        assert f"job {jobs[0]} deleted" in yard.run("delete", "first").err
+
+
 class TestTerminal:
     """What people see who sit at one."""
 
-    def spawn(self, yard: TestYard, *arguments: str) -> "pexpect.spawn[str]":
-        environ = {name: value for name, value in os.environ.items() if name != "CI"} | {"TERM": "xterm"}
+    def spawn(self, yard: TestYard, *arguments: str, **values: str) -> "pexpect.spawn[str]":
+        environ = {name: value for name, value in os.environ.items() if name not in ("CI", "NO_COLOR")}
+        environ |= {"TERM": "xterm", **values}
         return pexpect.spawn(
             COMMAND[0], [*COMMAND[1:], *arguments], cwd=str(yard.folder), env=environ,
             dimensions=(30, 120), encoding="utf-8", timeout=30,
@@ -128,6 +175,29 @@ class TestTerminal:
         child.close()
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         assert sorted(row["index"] for row in rows) == list(range(2001))
+
+    def test_colours_and_width_are_the_users_choice(self, yard: TestYard) -> None:
+        """Colours in a terminal, unless NO_COLOR is set; as wide as COLUMNS says, else as the terminal is."""
+        yard.run("submit", "work:talk", "--range", "0:1", "--job", "coloured", "--wait")
+        verbs = (("status", "coloured"), ("results", "coloured"), ("logs", "--grep", "joined"))
+        for arguments in verbs:
+            coloured = self.spawn(yard, *arguments).read()
+            assert re.search(r"\x1b\[[\d;]*3\dm", coloured), arguments
+            plain = self.spawn(yard, *arguments, NO_COLOR="1").read()
+            assert not re.search(r"\x1b\[[\d;]*3\dm", plain), arguments
+        for arguments in verbs[:2]:
+            narrow = self.spawn(yard, *arguments, NO_COLOR="1", COLUMNS="48").read()
+            lines = re.sub(r"\x1b\[[\d;]*m", "", narrow).splitlines()
+            assert max(map(len, lines[:-1])) <= 48, narrow  # the last of results is for copying, and wraps
+
+    @pytest.mark.parametrize("verb", ["status", "results", "logs", "check"])
+    def test_a_pipe_gets_plain_text(self, yard: TestYard, verb: str) -> None:
+        """Even where somebody asks for colours: programs read it."""
+        yard.run("submit", "work:square", "--range", "0:1", "--job", f"plain-{verb}", "--wait")
+        job = [f"plain-{verb}"] if verb in ("status", "results") else []
+        done = yard.run(verb, *job, NO_COLOR="", TERM="xterm-256color")
+        assert done.out and "\x1b" not in done.out + done.err
+        assert "\r" not in done.out + done.err
 
     def test_status_can_be_watched(self, yard: TestYard) -> None:
         child = self.spawn(yard, "status", "--watch")

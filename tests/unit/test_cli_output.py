@@ -103,6 +103,42 @@ def test_tables_of_status() -> None:
     assert "0123456789ab/3 1.0 s" in text
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 160, 200])
+def test_tables_fit_and_cut_no_number(width: int) -> None:
+    """Where it is narrow, text is cut and columns go; what is shown of counts and ids is whole."""
+    status = reply(
+        job(id="feedfeedfeed", name="a name that goes on and on", completed=123_456_789, total=123_456_789),
+        job(dead=7, completed=3, leased=2, delayed=1, note="no joined worker can run elsewhere:function"),
+    )
+    lines = text_of(status, width).splitlines()
+    assert max(map(len, lines)) <= width
+    shown = " ".join(" ".join(lines).split())
+    for whole in ("feedfeedfeed", "0123456789ab", "123,456,789", "1,234", "w-1", "dead", "running"):
+        assert re.search(rf"(?<!\S){whole}(?!\S)", shown), f"{whole}\n" + "\n".join(lines)
+    assert "no joined worker" in shown, "a note is told beneath where the table has no room for it"
+    assert ("squares:squ" in shown) == (width >= 160), "a function is the first to go"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 160, 200])
+def test_a_table_of_results_fits(width: int) -> None:
+    file = io.StringIO()
+    table = render.ResultTable(Console(file=file, width=width))
+    table.add([shapes.result("j", outcome(123_456_789, "text that goes on " * 30))])
+    table.add([shapes.result("j", outcome(error=Failure("raised", "ValueError", "two\nlines")))])
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 3
+    assert {len(line) for line in lines} == {len(lines[0])} and len(lines[0]) <= width
+    assert "123456789  completed" in lines[1]
+    assert "dead       ValueError: two" in lines[2]
+
+
+def test_a_pipe_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert render.console().width == render.PIPE_WIDTH
+    monkeypatch.setenv("COLUMNS", "47")
+    assert render.console().width == 47
+
+
 def test_an_empty_yard_says_what_to_do() -> None:
     text = text_of(reply(workers=False))
     assert "no workers yet: taskyard scale 2" in text

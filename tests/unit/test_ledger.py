@@ -393,11 +393,14 @@ def test_jobs_are_found_by_id_name_and_prefix() -> None:
     assert yard.ledger.find("abc1") == "abc1"
     assert yard.ledger.find("name of xyz") == "xyz"
     assert yard.ledger.find("x") == "xyz"
-    with pytest.raises(UsageError, match="abc1, abc2"):
+    said = r"^2 jobs have an id that begins with 'abc': give the id, one of abc2 \(name of abc2\), abc1 \("
+    with pytest.raises(UsageError, match=said):
         yard.ledger.find("abc")
     for nothing in ("q", ""):
-        with pytest.raises(UnknownJobError):
+        with pytest.raises(UnknownJobError, match=f"^there is no job '{nothing}': see 'taskyard status'$"):
             yard.ledger.find(nothing)
+    with pytest.raises(UnknownJobError, match=r"'name of xzy'; did you mean name of xyz or .*\?"):
+        yard.ledger.find("name of xzy")
     assert yard.ledger.jobs() == ["abc1", "abc2", "xyz"]
 
 

@@ -1,6 +1,7 @@
 """`logs`: what master and workers say, merged by time."""
 
 import contextlib
+import os
 import socket
 import sys
 import time
@@ -59,7 +60,7 @@ def logs(
             shape = {"time": line.stamp, "source": line.source, "host": line.host or here, "line": line.text}
             click.echo(shapes.line(shape), nl=False)
         return
-    colour = sys.stdout.isatty()
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     printer = tools.Printer(click.echo, colour)
     marked = re.compile(grep) if grep and colour else None
     for line in lines:
