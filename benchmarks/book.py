@@ -84,9 +84,11 @@ class Book:
         return {"machine": machine(), **asdict(self), "ended": time.time()}
 
     @classmethod
-    def load(cls, path: Path) -> "Book":
+    def load(cls, path: Path) -> "tuple[Book, dict[str, Any]]":
+        """A book that was saved, and the machine that it is about."""
         data = json.loads(path.read_text())
-        return cls([Figure(**figure) for figure in data["figures"]], data["skipped"], data["begun"])
+        book = cls([Figure(**figure) for figure in data["figures"]], data["skipped"], data["begun"])
+        return book, data["machine"]
 
 
 def machine() -> dict[str, Any]:

@@ -39,8 +39,8 @@ def _measure(book: Book, lab: BenchLab, count: int) -> None:
     side = f"{count:,} workers"
     assert lab.master is not None
     before = memory(lab.master.pid)
-    with _crowd(lab, count) as joined:
-        taken = _next(joined, lab)
+    with crowd(lab, count) as joined:
+        taken = next_of(joined, lab)
         each = (memory(lab.master.pid) - before) / count
         found = len(lab.status().workers)
         if found != count:
@@ -49,34 +49,34 @@ def _measure(book: Book, lab: BenchLab, count: int) -> None:
         book.add("idle", side, "KiB each", each / 1024)
         lab.kill_master()
         lab.start_master()
-        back = _next(joined, lab)
+        back = next_of(joined, lab)
         book.add("idle", side, "s until all are back", back, "counted from the kill of the master")
     say(f"idle: {side}: {count / taken:,.0f} joined/s, {each / 1024:.1f} KiB each, all back in {back:.1f} s")
 
 
 @contextmanager
-def _crowd(lab: BenchLab, count: int) -> Iterator["queue.Queue[float]"]:
+def crowd(lab: BenchLab, count: int) -> Iterator["queue.Queue[float]"]:
     words = [sys.executable, str(HERE / "crowd.py"), str(lab.port), str(count)]
     joined: queue.Queue[float] = queue.Queue()
     with subprocess.Popen(
         words, env={**os.environ, **lab.environ}, stdout=subprocess.PIPE, text=True
-    ) as crowd:
-        thread = threading.Thread(target=_read, args=(crowd, joined), daemon=True)
+    ) as process:
+        thread = threading.Thread(target=_read, args=(process, joined), daemon=True)
         thread.start()
         try:
             yield joined
         finally:
-            crowd.kill()
+            process.kill()
             thread.join()
 
 
-def _read(crowd: "subprocess.Popen[str]", joined: "queue.Queue[float]") -> None:
-    assert crowd.stdout is not None
-    for line in crowd.stdout:
+def _read(process: "subprocess.Popen[str]", joined: "queue.Queue[float]") -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
         joined.put(float(line.split()[1]))
 
 
-def _next(joined: "queue.Queue[float]", lab: BenchLab) -> float:
+def next_of(joined: "queue.Queue[float]", lab: BenchLab) -> float:
     """Seconds that it took until all had joined."""
     try:
         return joined.get(timeout=PATIENCE)

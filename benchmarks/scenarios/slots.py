@@ -28,25 +28,30 @@ def measure(book: Book, rounds: int, share: float = 1.0) -> None:
         running_yard(Path(folder), WORKERS) as lab,
         lab.yard() as yard,
     ):
-        _run(yard, "work:square", range(200))
+        run(yard, "work:square", range(200))
         for _ in range(rounds):
             for name, seconds, tasks in EFFICIENCY:
                 for function, how in (("spend", "sleeping"), ("burn", "computing")):
-                    spans = _run(yard, f"work:{function}", [seconds] * int(tasks * share))
-                    found = 100 * sum(ended - begun for begun, ended in spans) / (WORKERS * _length(spans))
+                    spans = run(yard, f"work:{function}", [seconds] * int(tasks * share))
+                    found = share_of(spans, WORKERS)
                     book.add("slots", f"{name}, {how}", "% of slot time", found)
                     say(f"slots: {name} {how}: {found:.1f} %")
-            spans = _run(yard, "work:spend", lengths)
+            spans = run(yard, "work:spend", lengths)
             found = _length(spans) / best(([ended - begun for begun, ended in spans]), WORKERS)
             book.add("uneven", "a tenth takes 100 times as long", "x the best end", found)
             say(f"uneven: {found:.2f} x the best end")
 
 
-def _run(yard: Yard, function: str, inputs: Sequence[float]) -> list[Span]:
+def run(yard: Yard, function: str, inputs: Sequence[float]) -> list[Span]:
     job = yard.submit(function, inputs)
     values: list[Span] = list(job.values())
     job.delete()
     return values
+
+
+def share_of(spans: list[Span], slots: int) -> float:
+    """Per cent of the slots' time, from the first begin to the last end, that was spent in the function."""
+    return 100 * sum(ended - begun for begun, ended in spans) / (slots * _length(spans))
 
 
 def _length(spans: list[Span]) -> float:
