@@ -222,6 +222,11 @@ class Ledger:
         holder = self._state.leases.holders.get(boot)
         return {lease.id: lease.left for lease in holder.leases.values()} if holder is not None else {}
 
+    def holding(self, boot: str) -> int:
+        """How many tasks a holder holds."""
+        holder = self._state.leases.holders.get(boot)
+        return holder.left if holder is not None else 0
+
     def connections(self) -> list[str]:
         """Holders that are connections of plain peers: these name themselves, workers have a name."""
         return [boot for boot, holder in self._state.leases.holders.items() if holder.worker == boot]

@@ -44,7 +44,7 @@ class Mutation:
 MASTER = "master/taskyard_master"
 MUTATIONS = (
     Mutation(
-        "reply before commit", f"{MASTER}/service.py",
+        "reply before commit", f"{MASTER}/submissions.py",
         "        if written is not None:\n            await written\n        return m.Accepted",
         "        return m.Accepted",
         ("tests/chaos/test_storage.py::test_an_io_error_at_the_nth_commit",),

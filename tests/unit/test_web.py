@@ -268,7 +268,8 @@ def test_the_log_is_filtered_and_bounded() -> None:
 
 
 def test_metrics_have_bounded_labels(huge: StatusReply) -> None:
-    service = SimpleNamespace(overview=lambda: huge, journal=SimpleNamespace(commits=5))
+    control = SimpleNamespace(overview=lambda: huge)
+    service = SimpleNamespace(control=control, journal=SimpleNamespace(commits=5))
     text = metrics.render(service).decode()  # type: ignore[arg-type]
     functions = re.findall(r'taskyard_worker_seconds_total\{function="([^"]+)"\}', text)
     assert len(functions) == metrics.FUNCTIONS + 1 and functions[-1] == "other"

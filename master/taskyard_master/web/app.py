@@ -90,7 +90,7 @@ class Dashboard:
     async def run(self) -> None:
         """Look at the yard once a second; encode what is seen only while somebody watches."""
         while True:
-            status = self._service.overview()
+            status = self._service.control.overview()
             self.history.sample(time.time(), Totals.of(status.jobs))
             if self._viewers:
                 self._frame = _event(views.overview(status, self.history, NEW_SAMPLES))
@@ -104,7 +104,7 @@ class Dashboard:
         return FileResponse(STATIC / "index.html")
 
     async def _overview(self, request: Request) -> Response:
-        return JSONResponse(views.overview(self._service.overview(), self.history))
+        return JSONResponse(views.overview(self._service.control.overview(), self.history))
 
     async def _events(self, request: Request) -> Response:
         return StreamingResponse(self._stream(), media_type="text/event-stream")
@@ -112,7 +112,7 @@ class Dashboard:
     async def _stream(self) -> AsyncIterator[bytes]:
         self._viewers += 1
         try:
-            yield _event(views.overview(self._service.overview(), self.history))
+            yield _event(views.overview(self._service.control.overview(), self.history))
             while True:
                 await self._tick.wait()
                 yield self._frame
@@ -125,16 +125,16 @@ class Dashboard:
     async def _jobs(self, request: Request) -> Response:
         search, state = (request.query_params.get(name, "")[:LONGEST_WORD] for name in ("search", "state"))
         offset = _number(request, "offset")
-        return JSONResponse(views.jobs(self._service.overview(), self.history, search, state, offset))
+        return JSONResponse(views.jobs(self._service.control.overview(), self.history, search, state, offset))
 
     async def _workers(self, request: Request) -> Response:
         search, host = (request.query_params.get(name, "")[:LONGEST_WORD] for name in ("search", "host"))
         offset = _number(request, "offset")
-        return JSONResponse(views.workers(self._service.overview(), search, host, offset))
+        return JSONResponse(views.workers(self._service.control.overview(), search, host, offset))
 
     async def _timeline(self, request: Request) -> Response:
         after = _number(request, "after")
-        return JSONResponse(views.timeline(self._service.overview(), self.history, after))
+        return JSONResponse(views.timeline(self._service.control.overview(), self.history, after))
 
     async def _logs(self, request: Request) -> Response:
         query = request.query_params

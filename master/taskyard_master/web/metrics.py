@@ -26,7 +26,7 @@ class Collector:
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
-        status = self._service.overview()
+        status = self._service.control.overview()
         yield InfoMetricFamily("taskyard_master", "What runs here.", {"version": taskyard.__version__})
         yield from _tasks(status)
         yield from _workers(status)

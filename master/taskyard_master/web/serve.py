@@ -71,8 +71,8 @@ async def dashboard(service: Service, settings: Settings) -> AsyncIterator[None]
     try:
         listener = _listen(host, port)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        service.web = f"{host}:{listener.getsockname()[1]}"
-        event(log, "dashboard", f"dashboard at http://{service.web}/", address=service.web)
+        service.control.web = f"{host}:{listener.getsockname()[1]}"
+        event(log, "dashboard", f"dashboard at http://{service.control.web}/", address=service.control.web)
     except OSError as error:
         text = f"no dashboard: cannot listen on {settings.web} (TASKYARD_WEB): {error.strerror or error}"
         event(log, "dashboard-failed", text, logging.WARNING)

@@ -92,7 +92,7 @@ def workers(status: StatusReply, search: str, host: str, offset: int) -> dict[st
 
 def job(service: Service, history: History, name: str) -> dict[str, Any]:
     """One job: its counts, its failures with reasons and tracebacks, its slowest runs."""
-    (status,) = service.overview(name).jobs
+    (status,) = service.control.overview(name).jobs
     slowest = heapq.nlargest(
         SLOWEST,
         (run for run in history.runs if run.job == status.id),
