@@ -76,7 +76,7 @@ class Wanted:
     version: Version
     shapes: Mapping[tuple[str, Role], Shape]
     kept: tuple[Version, ...] = ()
-    revoked: str = ""  # digest of the list of revoked certificates
+    revoked: str = ""  # digest of the list of revoked certificates; "" where that is not the question
 
 
 class Stage(IntEnum):
@@ -206,7 +206,7 @@ def _master(host: Host, here: HostNow, wanted: Wanted) -> list[Action]:
     version = wanted.version.id
     found: list[Action] = []
     keys = wanted.shapes[host.name, "master"].keys
-    if keys in here.keys and here.revoked != wanted.revoked:
+    if wanted.revoked and keys in here.keys and here.revoked != wanted.revoked:
         text = "give the master the list of revoked certificates"
         found.append(Action(Stage.PREPARE, host.name, "list", text, "master", names=(keys,)))
     if good and good[0].state in RUNS:

@@ -112,6 +112,7 @@ def test_a_list_of_the_revoked_that_the_master_does_not_have() -> None:
         "m: give the master the list of revoked certificates"
     ]
     assert said(yard(1), {"m": replace(MASTER, revoked="new"), **workers}, wanted) == []
+    assert said(yard(1), {"m": replace(MASTER, revoked="new"), **workers}, want(V1)) == []
     assert not any("list" in line for line in said(yard(1), {"m": HostNow(), **workers}, wanted))
 
 
