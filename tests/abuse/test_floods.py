@@ -1,6 +1,6 @@
 """Many peers at once that are silent, slow or talk nonsense: they go soon, and whoever is honest goes on.
 
-The rate of an honest peer is compared with its own of just before and after, in the same run. What a busy
+The rate of an honest peer is compared with its own of just before and after, or in between. What a busy
 machine makes of that is in the figures; the tests insist that the peer went on and never waited for long.
 """
 
@@ -61,6 +61,19 @@ class Siege:
     peak: int = 0
     longest: float = 0.0
     socks: list[socket.socket] = field(default_factory=list)
+    storms: list[tuple[int, float]] = field(default_factory=list)  # rounds of the honest peer, and seconds
+    lulls: list[tuple[int, float]] = field(default_factory=list)
+
+    @contextmanager
+    def storm(self) -> Iterator[None]:
+        """A part of the flood, and then a while without it: so close together, they can be compared."""
+        for spans, work in ((self.storms, None), (self.lulls, pause.wait)):
+            rounds, begun = self.honest.rounds, time.monotonic()
+            if work:
+                work(0.5)
+            else:
+                yield
+            spans.append((self.honest.rounds - rounds, time.monotonic() - begun))
 
     def connect(self, count: int, source: str = "127.0.0.5") -> list[socket.socket]:
         """So many connections, as quickly as it goes; not blocking."""
@@ -104,8 +117,10 @@ class Siege:
         eventually(lambda: self.grown() < BACK, "the memory is given back", PATIENCE)  # moments after
         grown = self.grown()
         # What else the machine does differs from second to second: before and after are both its own rate.
-        again = self.honest.over(2.0)
+        again = self.honest.over(1.0)
         undisturbed = (self.quiet + again) / 2
+        if self.storms:
+            rate, undisturbed = _rate(self.storms), _rate(self.lulls)
         self.figures.add(
             row, gone_after=round(after, 1), deadline=deadline, honest=f"{rate / undisturbed:.0%}",
             rounds_a_second=round(rate), longest_round=f"{self.longest:.2f} s",
@@ -116,6 +131,10 @@ class Siege:
         assert rounds > 0 and again > 0, "the honest peer was held up"
         assert self.longest < LONGEST
         assert "Traceback" not in self.lab.output()
+
+
+def _rate(spans: list[tuple[int, float]]) -> float:
+    return sum(rounds for rounds, _ in spans) / sum(seconds for _, seconds in spans)
 
 
 @contextmanager
@@ -140,7 +159,7 @@ def siege(tmp_path: Path, figures: Figures) -> Iterator[Siege]:
     try:
         lab.start_master()
         with honest(lab) as peer:
-            quiet = peer.over(2.0)
+            quiet = peer.over(1.0)
             assert lab.master
             it = Siege(lab, peer, descriptors(lab), sockets(lab), memory(lab.master.pid), quiet, figures)
             with stepping_back():
@@ -295,41 +314,57 @@ def heard(sock: socket.socket) -> bytes:
 def test_five_thousand_that_talk_nonsense(siege: Siege) -> None:
     """From fifty addresses, or the door would be shut on nearly all of them."""
     draw = random.Random(5)
-    count, longest = 0, 0
-    while count < 5000 * TIMES:
-        socks = siege.connect(100, f"127.0.1.{1 + count // 100 % 50}")
-        for sock in socks:
-            with contextlib.suppress(OSError):
-                sock.send(draw.choice(list(JUNK.values()))(draw))
-                sock.shutdown(socket.SHUT_WR)
-        for sock in socks:
-            said = heard(sock)
-            frames = list(Framer(256).feed(said))
-            assert len(frames) <= 1 and all(frame.startswith(b"#CHALLENGE#") for frame in frames)
-            longest = max(longest, len(said))
-            sock.close()
-        count += len(socks)
-    siege.end(f"{count:,} of nonsense", 0.0, siege.freed(0), most_bytes_heard=longest)
+    longest = 0
+    for _ in range(10 * TIMES):
+        with siege.storm():
+            for number in range(5):
+                longest = max(longest, *nonsense(siege, draw, f"127.0.1.{draw.randrange(10) * 5 + number}"))
+    siege.end(f"{len(siege.socks):,} of nonsense", 0.0, siege.freed(0), most_bytes_heard=longest)
+
+
+def nonsense(siege: Siege, draw: random.Random, source: str) -> list[int]:
+    """A hundred at once; how many bytes each got to see."""
+    socks = siege.connect(100, source)
+    for sock in socks:
+        with contextlib.suppress(OSError):
+            sock.send(draw.choice(list(JUNK.values()))(draw))
+            sock.shutdown(socket.SHUT_WR)
+    sizes = []
+    for sock in socks:
+        said = heard(sock)
+        frames = list(Framer(256).feed(said))
+        assert len(frames) <= 1 and all(frame.startswith(b"#CHALLENGE#") for frame in frames)
+        sizes.append(len(said))
+        sock.close()
+    return sizes
 
 
 def test_a_flood_of_wrong_keys(siege: Siege) -> None:
     """From many addresses, then from one, which is turned away at the door when it is too quick."""
-    begun, tries, told = time.monotonic(), 0, 0
-    many = [f"127.0.2.{1 + number % 50}" for number in range(100 * TIMES)]
-    for source in many + ["127.0.3.1"] * len(many):
-        for sock in siege.connect(20, source):
-            tries += 1
-            sock.settimeout(PATIENCE)
-            with contextlib.suppress(ConnectionError):
-                challenge = sock.recv(256)
-                if challenge:
-                    sock.sendall(encode(ClientHandshake(b"wrong").receive(challenge[4:])[0]))
-                    told += heard(sock) == encode(b"#FAILURE#")
-            sock.close()
-    seconds = time.monotonic() - begun
+    told = 0
+    for number in range(10 * TIMES):
+        with siege.storm():
+            for part in range(20):
+                many = f"127.0.2.{1 + (20 * number + part) % 100}"
+                told += wrong_keys(siege, many if number < 5 * TIMES else "127.0.3.1")
+    tries, seconds = len(siege.socks), sum(seconds for _, seconds in siege.storms)
     assert told >= tries / 2
     row = f"{tries:,} wrong keys, {tries / seconds:.0f} a second"
     siege.end(row, 0.0, siege.freed(0), told=told, turned_away=tries - told)
+
+
+def wrong_keys(siege: Siege, source: str) -> int:
+    """Twenty, one after the other; how many were told that the key is wrong."""
+    told = 0
+    for sock in siege.connect(20, source):
+        sock.settimeout(PATIENCE)
+        with contextlib.suppress(ConnectionError):
+            challenge = sock.recv(256)
+            if challenge:
+                sock.sendall(encode(ClientHandshake(b"wrong").receive(challenge[4:])[0]))
+                told += heard(sock) == encode(b"#FAILURE#")
+        sock.close()
+    return told
 
 
 # ------------------------------------------------------------ the control
