@@ -20,7 +20,7 @@ from taskyard.errors import ProtocolError, RefusedError, TaskyardError
 from taskyard.frames import Framer, ServerHandshake, encode, header
 from taskyard.messages import Reply
 from taskyard.tls_identity import Identity, peer_name
-from taskyard_master.limits import Admission, Complaints
+from taskyard_master.limits import Admission, Complaints, Door
 from taskyard_master.peers import Dialect
 from taskyard_master.watch import Watch
 
@@ -51,6 +51,7 @@ class Common:
     watch: Watch
     admission: Admission
     complaints: Complaints
+    door: Door
     choose: Callable[["Connection", bytes], Dialect]  # by the first frame
     invited: Callable[[Identity, str], Reply]  # for who comes to join
     open: set["Connection"] = field(default_factory=set)
@@ -294,6 +295,7 @@ class Connection(asyncio.Protocol):
                 self.send(payload)
             if self._handshake.done:
                 self.digest = self._handshake.digest
+                self._common.door.proved()
                 self._handshake = None
                 self._framer.limit = min(FIRST_LIMIT, self._common.frame_limit)
         else:

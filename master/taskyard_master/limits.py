@@ -85,23 +85,33 @@ class Door:
 
     ROUND = 0.004  # seconds
     SHARE = 0.15  # of a CPU
+    CREDIT = 0.02  # seconds of a CPU, at most, that those who had the key leave to others
 
     def __init__(self, cost: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._cost = cost
         self._clock = clock
         self._ends = 0.0
-        self._left = 0.0
+        self._left = 0.0  # of this round
+        self._earned = 0.0
 
     def shut(self) -> float:
         """Seconds until the next stranger may come in; 0 if one may come now."""
         now = self._clock()
         if now >= self._ends:
             self._ends, self._left = now + self.ROUND, self.ROUND * self.SHARE
-        return 0.0 if self._left > 1e-9 else self._ends - now
+        return 0.0 if self._left > 1e-9 or self._earned > 1e-9 else self._ends - now
 
     def passed(self, *, turned_away: bool) -> None:
         """One has come, in or only to the door."""
-        self._left -= _TURNED_AWAY if turned_away else self._cost
+        cost = _TURNED_AWAY if turned_away else self._cost
+        if self._left > 1e-9:
+            self._left -= cost
+        else:
+            self._earned -= cost
+
+    def proved(self) -> None:
+        """One who was let in had the key: one more may come, so that many workers join quickly."""
+        self._earned = min(self._earned + self._cost, self.CREDIT)
 
 
 class Complaints:

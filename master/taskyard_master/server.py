@@ -57,6 +57,7 @@ class Server:
             watch=Watch(loop, min(0.25, self._handshake / 4)),
             admission=Admission(settings.connections, settings.connections_per_address),
             complaints=Complaints(log),
+            door=Door(TLS_STRANGER if self._tls else STRANGER),
             choose=self._choose,
             invited=service.invited,
         )
@@ -68,7 +69,6 @@ class Server:
         self._arriving: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None  # of the files of TLS
         self._spare = -1  # a descriptor to give up when there are no others
-        self._door = Door(TLS_STRANGER if self._tls else STRANGER)
 
     @property
     def connections(self) -> int:
@@ -123,7 +123,7 @@ class Server:
         self._listeners.clear()
 
     def _accept(self, listener: socket.socket) -> None:
-        while not (shut := self._door.shut()):
+        while not (shut := self._common.door.shut()):
             try:
                 sock, where = listener.accept()
             except (BlockingIOError, InterruptedError):
@@ -135,7 +135,7 @@ class Server:
             address = f"[{where[0]}]:{where[1]}" if ":" in where[0] else f"{where[0]}:{where[1]}"
             origin = group(where[0])
             refusal = self._common.admission.enter(origin)
-            self._door.passed(turned_away=bool(refusal))
+            self._common.door.passed(turned_away=bool(refusal))
             if refusal:
                 self._common.complaints.say("peer-turned-away", f"{address} was turned away: {refusal}")
                 sock.close()

@@ -68,6 +68,22 @@ def test_so_many_strangers_come_in_in_a_second(cost: float, turned_away: bool, m
     assert came == pytest.approx(most, abs=most / 100)
 
 
+def test_those_who_have_the_key_make_room_for_others_at_once() -> None:
+    clock, came = Clock(), 0
+    door = Door(TLS_STRANGER, clock)
+    waiting = 5000
+    while waiting:
+        wait, let_in = door.shut(), 0
+        while waiting and not wait:
+            door.passed(turned_away=False)
+            waiting, let_in, wait = waiting - 1, let_in + 1, door.shut()
+        came += let_in
+        clock.now += max(wait, Door.ROUND / 4)
+        for _ in range(let_in):
+            door.proved()
+    assert clock.now - Clock().now < 5000 * TLS_STRANGER / Door.SHARE / 10
+
+
 def test_slow_failures_are_never_turned_away() -> None:
     clock = Clock()
     admission = Admission(10_000, 10_000, clock)
