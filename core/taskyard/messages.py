@@ -163,6 +163,7 @@ class WorkerStatus(Struct):
     digest: str
     functions: list[str]
     memory: int  # bytes, agent and slots together
+    baked: bool = False  # the tasks are part of its image
 
 
 class MasterStatus(Struct):

@@ -51,6 +51,7 @@ class Worker:
             slots=hello.slots, running=self.running, leased=leased, completed=self.completed,
             failed=self.failed, joined=self.joined, seen=self.seen, version=hello.version,
             python=hello.python, digest=hello.digest, functions=hello.functions, memory=self.memory,
+            baked=hello.baked,
         )  # fmt: skip
 
 

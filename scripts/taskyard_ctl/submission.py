@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskyard.errors import EXIT_DONE, FunctionError, UsageError
-from taskyard_ctl import inputs, shapes
+from taskyard_ctl import inputs, mismatch, shapes
 from taskyard_ctl.cli import say
 from taskyard_ctl.following import Results, conclude
 from taskyard_ctl.interrupts import Interrupts
@@ -22,6 +22,7 @@ from taskyard_ctl.yard import YardFolder
 if TYPE_CHECKING:
     from taskyard.client import Yard
     from taskyard.job import Job
+    from taskyard.messages import WorkerStatus
 
 NAME_LIMIT = 5  # of functions named in an error
 TAKE_UP_S = 5.0  # in which workers notice an edit: they look every second
@@ -116,22 +117,25 @@ def check_function(folder: YardFolder, yard: "Yard", function: str) -> bool:
     module, colon, name = function.partition(":")
     if not (module and colon and name):
         raise FunctionError(f"{function!r} names no function: write MODULE:FUNCTION, as in squares:square")
-    known = _known(yard)
+    workers = yard.status().workers
+    differs = mismatch.find(folder, workers)
+    for line in differs.lines() if differs else ():
+        say(line)
+    known = _able(workers)
     if known is None or function in known:
         return known is None
     if _is_here(folder, function):
         say("waiting for the workers to take up an edit of the tasks folder")
         pause, end = threading.Event(), time.monotonic() + TAKE_UP_S
         while time.monotonic() < end and not pause.wait(LOOK_S):
-            known = _known(yard) or known
+            known = _able(yard.status().workers) or known
             if function in known:
                 return False
     raise FunctionError(f"no joined worker can run {function}: {_why_not(folder, function, known)}")
 
 
-def _known(yard: "Yard") -> set[str] | None:
+def _able(workers: "list[WorkerStatus]") -> set[str] | None:
     """What the joined workers can run; None if there are none."""
-    workers = yard.status().workers
     return {function for worker in workers for function in worker.functions} if workers else None
 
 

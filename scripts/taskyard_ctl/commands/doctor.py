@@ -1,11 +1,12 @@
 """`doctor`: what keeps the hosts from working, and what helps."""
 
+import contextlib
 import json
 from dataclasses import asdict
 
 import click
 
-from taskyard.errors import EXIT_HOST
+from taskyard.errors import EXIT_HOST, TaskyardError
 from taskyard_ctl.cli import Verb, yard_of
 
 
@@ -24,8 +25,8 @@ def doctor(ctx: click.Context, hosts: tuple[str, ...], as_json: bool) -> int:
     \b
     Example:      taskyard doctor hosts.toml
     """
-    from taskyard_ctl import checkup
-    from taskyard_ctl.doctor import examine
+    from taskyard_ctl import checkup, mismatch
+    from taskyard_ctl.doctor import HERE, Finding, examine
     from taskyard_ctl.hostprogress import table
     from taskyard_ctl.site import ENGINE, INVENTORY, Site
 
@@ -33,6 +34,12 @@ def doctor(ctx: click.Context, hosts: tuple[str, ...], as_json: bool) -> int:
     started = folder.record().get("engine", "")
     here = not hosts and started != ENGINE and (started or not (folder.path / INVENTORY).exists())
     findings = checkup.examine(folder) if here else examine(Site.of_words(folder, hosts))
+    differs = None
+    if not here or any(one.check == "master" and one.ok for one in findings):
+        with contextlib.suppress(TaskyardError), folder.connect() as yard:
+            differs = mismatch.find(folder, yard.status().workers)
+    if differs is not None:
+        findings.append(Finding(HERE, "tasks", "the workers have others, or another version", differs.cure))
     if as_json:
         click.echo(json.dumps([{**asdict(one), "ok": one.ok} for one in findings]))
     else:
@@ -42,4 +49,6 @@ def doctor(ctx: click.Context, hosts: tuple[str, ...], as_json: bool) -> int:
             click.echo(line)
             if one is not None and one.cure:
                 click.echo(f"    do: {one.cure}")
+        for text in differs.lines()[:-1] if differs else ():
+            click.echo(text)
     return 0 if all(one.ok for one in findings) else EXIT_HOST

@@ -9,6 +9,7 @@ from taskyard_ctl.cli import Verb, yard_of
 
 if TYPE_CHECKING:
     from taskyard.client import Yard
+    from taskyard_ctl.yard import YardFolder
 
 REFRESH_S = 1.0
 
@@ -32,7 +33,7 @@ def status(ctx: click.Context, job: str, watch: bool, as_json: bool) -> None:
         if as_json:
             _print_json(master, job, watch, web)
         else:
-            _print_tables(master, job, watch, web)
+            _print_tables(folder, master, job, watch, web)
 
 
 def _print_json(master: "Yard", job: str, watch: bool, web: str) -> None:
@@ -45,12 +46,16 @@ def _print_json(master: "Yard", job: str, watch: bool, web: str) -> None:
         time.sleep(REFRESH_S)
 
 
-def _print_tables(master: "Yard", job: str, watch: bool, web: str) -> None:
-    from taskyard_ctl import render
+def _print_tables(folder: "YardFolder", master: "Yard", job: str, watch: bool, web: str) -> None:
+    from taskyard_ctl import mismatch, render
 
     screen = render.console()
     if not watch:
-        screen.print(render.status(master.status(job), master.address, time.time(), web))
+        reply = master.status(job)
+        screen.print(render.status(reply, master.address, time.time(), web))
+        differs = mismatch.find(folder, reply.workers)
+        for line in differs.lines() if differs else ():
+            screen.print(line, style="yellow", markup=False, soft_wrap=True)
         return
     from rich.live import Live
 
