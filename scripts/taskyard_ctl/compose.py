@@ -61,7 +61,7 @@ class ComposeEngine:
     def up(self, workers: int, say: Say) -> None:
         self._check_project()
         check_free(*self._folder.settings.endpoint)
-        built = images.claim(self.project, images.build_images(Path(self._folder.settings.tasks_dir), say))
+        built = images.for_yard(self.project, self._folder.settings, say)
         try:
             self._compose("up", "--detach", "--no-build", "--scale", f"worker={workers}", built=built)
         except BaseException:
@@ -86,7 +86,7 @@ class ComposeEngine:
         if {"master", "worker"} <= set(now):
             built = images.Images(now["master"], now["worker"])
         else:
-            built = images.build_images(Path(self._folder.settings.tasks_dir), lambda line: None)
+            built = images.for_yard(self.project, self._folder.settings, lambda line: None)
         scaled = ("--scale", f"worker={workers}")
         self._compose("up", "--detach", "--no-build", "--no-recreate", *scaled, built=built)
 
@@ -114,7 +114,7 @@ class ComposeEngine:
     def restore(self, file: Path) -> str:
         """In a container of the master's image that has the journal's volume, as the master's user."""
         self._check_project()
-        built = images.build_images(Path(self._folder.settings.tasks_dir), lambda line: None)
+        built = images.for_yard(self.project, self._folder.settings, lambda line: None)
         program = ("--entrypoint", "python", "master", "-m", "taskyard_master.restore")
         with file.open("rb") as source:
             return self._compose("run", "--rm", "--no-deps", "-T", *program, built=built, stdin=source)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from taskyard import __version__, environment
 from taskyard.errors import EngineError, TaskyardError, UsageError
+from taskyard.settings import Settings
 from taskyard_ctl.kitfiles import kit_folder
 
 REGISTRY_BASE = "python:3.13-slim"
@@ -72,6 +73,15 @@ def build_images(tasks: Path, say: Say, tags: tuple[str, ...] = ()) -> Images:
         for tag in tags:
             _run("docker", "tag", image, f"{image.partition(':')[0]}:{tag}")
     return images
+
+
+def for_yard(yard: str, settings: Settings, say: Say) -> Images:
+    """What a yard is started with: images that its settings name, else those built here."""
+    own = Images(settings.master_image, settings.worker_image)
+    if own.master and own.worker:
+        return own
+    built = claim(yard, build_images(Path(settings.tasks_dir), say))
+    return Images(own.master or built.master, own.worker or built.worker)
 
 
 def claim(yard: str, built: Images) -> Images:

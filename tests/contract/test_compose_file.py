@@ -15,9 +15,8 @@ from taskyard.settings import REGISTRY
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
 KEY = "k" * 32
-SET_BY_THE_COMMAND = {"TASKYARD_MASTER_IMAGE", "TASKYARD_WORKER_IMAGE"}  # for Compose alone, at each start
-# Between containers of one host there is no TLS, and an image has what is required.
-NOT_IN_COMPOSE = ("TASKYARD_TLS_", "TASKYARD_ENVIRONMENTS")
+# Between containers of one host there is no TLS and no invitation, and an image has what is required.
+NOT_IN_COMPOSE = ("TASKYARD_TLS_", "TASKYARD_JOIN", "TASKYARD_ENVIRONMENTS")
 
 
 def config(
@@ -88,7 +87,7 @@ def test_every_setting_of_a_role_reaches_its_container(role: str, services: dict
 def test_every_name_in_the_file_is_a_setting() -> None:
     """And the other way: a name that the registry lacks would be refused by the command."""
     names = set(re.findall(r"TASKYARD_[A-Z0-9_]*[A-Z0-9]", FILE.read_text()))
-    assert names - SET_BY_THE_COMMAND <= {setting.variable for setting in REGISTRY}
+    assert names <= {setting.variable for setting in REGISTRY}
 
 
 @pytest.mark.parametrize("role", ["master", "worker"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.errors import EngineError
+from taskyard.settings import Settings
 from taskyard_ctl import images
 
 PULLS = "echo 3.13-slim: Pulling from library/python"
@@ -96,3 +97,20 @@ def test_a_machine_without_docker_is_told_so(machine: Path) -> None:
     assert os.environ["PATH"] == str(machine)
     with pytest.raises(EngineError, match=r"^docker cannot be run .* use --local$"):
         find()
+
+
+def test_images_of_ones_own_are_taken_and_nothing_is_built(machine: Path) -> None:
+    """Not even a docker is asked: Compose pulls what is not there."""
+    own = {"TASKYARD_MASTER_IMAGE": "company/master:1", "TASKYARD_WORKER_IMAGE": "company/worker:2"}
+    settings = Settings.from_env(own, need_key=False)
+    assert images.for_yard("y", settings, print) == images.Images("company/master:1", "company/worker:2")
+
+
+def test_one_image_of_ones_own_stands_beside_the_one_built_here(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker(machine, "", "exit 0")
+    built = images.Images("taskyard-master:abc", "taskyard-worker:def")
+    monkeypatch.setattr(images, "build_images", lambda tasks, say: built)
+    settings = Settings.from_env({"TASKYARD_WORKER_IMAGE": "company/worker:2"}, need_key=False)
+    assert images.for_yard("y", settings, print) == images.Images("taskyard-y-master:abc", "company/worker:2")
