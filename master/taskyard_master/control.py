@@ -43,10 +43,8 @@ class Control:
 
     def _noted(self, job: m.JobStatus) -> m.JobStatus:
         if job.ready and not job.note and not self._roster.able(job.function):
-            joined = any(worker.peer is not None for worker in self._roster.by_boot.values())
-            job.note = (
-                f"no joined worker can run {job.function}" if joined else "no workers yet: taskyard scale 2"
-            )
+            lacking = f"no joined worker can run {job.function}"
+            job.note = lacking if self._roster.joined else "no workers yet: taskyard scale 2"
         return job
 
     def master(self) -> m.MasterStatus:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -47,6 +47,7 @@ class Leasing:
         self._loop = loop
         self._serial = count()
         self._waiting: OrderedDict[int, Wanted] = OrderedDict()
+        self._of: defaultdict[str, set[int]] = defaultdict(set)  # keys of those by holder
         self.watched: dict[str, Callable[[], None]] = {}  # by job: who wants to know that tasks were leased
         self.slots = 1  # of all joined workers: how far the rest of a job is to be shared
 
@@ -54,25 +55,33 @@ class Leasing:
         """Queue a request; its future gets the grants. A cancelled future leaves the queue."""
         key = next(self._serial)  # not its id(): another one may get that before the callback has run
         self._waiting[key] = wanted
-        wanted.future.add_done_callback(lambda _: self._waiting.pop(key, None))
+        self._of[wanted.boot].add(key)
+        wanted.future.add_done_callback(lambda _: self._drop(key, wanted.boot))
         self.serve()
+
+    def _drop(self, key: int, boot: str) -> None:
+        self._waiting.pop(key, None)
+        self._of[boot].discard(key)
+        if not self._of[boot]:
+            del self._of[boot]
 
     def relist(self, boot: str, functions: frozenset[str]) -> None:
         """A holder can run other functions than when it asked."""
-        for wanted in self._waiting.values():
-            if wanted.boot == boot:
+        for key in self._of.get(boot, ()):
+            if (wanted := self._waiting.get(key)) is not None:
                 wanted.functions = functions
         self.serve()
 
     def forget(self, boot: str) -> None:
         """Drop the waiting requests of a holder that is gone."""
-        for wanted in [w for w in self._waiting.values() if w.boot == boot]:
-            wanted.future.cancel()
+        for key in self._of.get(boot, ()):
+            if (wanted := self._waiting.get(key)) is not None:
+                wanted.future.cancel()
 
     def serve(self) -> None:
         """Answer waiting requests, first come first served, while there is something ready."""
-        if not self._waiting:
-            return
+        if not self._waiting or not self._ledger.leasable():
+            return  # before anything looks at all of them: there may be thousands, and each asks in its turn
         for key, wanted in list(self._waiting.items()):
             if not self._ledger.leasable():
                 return

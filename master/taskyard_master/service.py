@@ -83,7 +83,7 @@ class Service:
             worker.hello, worker.peer, worker.seen = hello, peer, time.time()
             worker.functions = frozenset(hello.functions)
             self.roster.by_boot[hello.boot] = worker
-            self._count_slots()
+            self._note(worker)
             plan = await self.commits.run(
                 lambda: self.ledger.hello(hello.boot, hello.name, hello.held, time.monotonic())
             )
@@ -97,8 +97,7 @@ class Service:
 
     def _announce(self, worker: Worker) -> None:
         h = worker.hello
-        joined = sum(1 for w in self.roster.by_boot.values() if w.peer is not None)
-        text = f"worker {h.name} joined from {h.host} with {h.slots} slot(s); {joined} joined"
+        text = f"worker {h.name} joined from {h.host} with {h.slots} slot(s); {self.roster.joined} joined"
         event(log, "worker-joined", text, worker=h.name, host=h.host, slots=h.slots)
         if h.version != taskyard.__version__:
             event(
@@ -123,7 +122,7 @@ class Service:
         worker.peer = None
         worker.running = []
         self.leasing.forget(hello.boot)
-        self._count_slots()
+        self._note(worker)
         going = worker.drained or worker.draining or worker.leaving
         grace = 0.0 if going else self.settings.grace
         self.loop.call_later(grace, self._give_up, hello.boot)
@@ -133,7 +132,6 @@ class Service:
         if worker is None or worker.peer is not None:
             return
         del self.roster.by_boot[boot]
-        self._count_slots()
         held = self.ledger.holding(boot)
         event(
             log, "worker-left", f"worker {worker.hello.name} left, holding {held} task(s)",
@@ -145,8 +143,9 @@ class Service:
         failpoints.passing("lost.before")
         return self.ledger.lost(boot, time.monotonic())
 
-    def _count_slots(self) -> None:
-        self.leasing.slots = self.roster.slots()
+    def _note(self, worker: Worker) -> None:
+        self.roster.note(worker)
+        self.leasing.slots = self.roster.slots
 
     async def handle(self, peer: Peer, request: m.Request) -> m.Reply:
         """One request, one reply; raises TaskyardError where it was not done."""

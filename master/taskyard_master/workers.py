@@ -60,6 +60,21 @@ class Roster:
 
     def __init__(self) -> None:
         self.by_boot: dict[str, Worker] = {}
+        self._slots: dict[str, int] = {}  # of those that are connected
+        self._total = 0
+
+    def note(self, worker: Worker) -> None:
+        """To be called after its connection, or what its hello says, has changed."""
+        boot = worker.hello.boot
+        self._total -= self._slots.pop(boot, 0)
+        if worker.peer is not None:
+            self._slots[boot] = worker.hello.slots
+            self._total += worker.hello.slots
+
+    @property
+    def joined(self) -> int:
+        """How many are connected."""
+        return len(self._slots)
 
     def named(self, name: str) -> list[Worker]:
         """Workers whose id is `name`, or begins with it if none is."""
@@ -70,9 +85,10 @@ class Roster:
         """How many joined workers can run a function."""
         return sum(1 for w in self.by_boot.values() if w.peer is not None and can_run(w.hello, function))
 
+    @property
     def slots(self) -> int:
         """Slots of all joined workers, at least 1."""
-        return max(1, sum(w.hello.slots for w in self.by_boot.values() if w.peer is not None))
+        return max(1, self._total)
 
 
 def can_run(hello: Hello, function: str) -> bool:

@@ -76,6 +76,17 @@ def test_one_long_task_does_not_decide_for_long() -> None:
     assert pace.estimate < 0.01
 
 
+def test_a_moment_without_a_processor_does_not_make_leases_tiny() -> None:
+    pace = Pace()
+    for _ in range(5):
+        pace.observe(3000, 0.003)
+    pace.observe(300, 0.013)  # of which ten milliseconds somebody else had the processor
+    assert pace.estimate < 5e-6
+    for _ in range(20):
+        pace.observe(100, 0.1)  # now they do take a thousand times longer
+    assert pace.estimate > 0.0009
+
+
 def test_uneven_tasks_count_as_long() -> None:
     """One in ten takes a hundred times longer: the estimate is above the mean."""
     pace = Pace()

@@ -27,6 +27,8 @@ BATCH_TASKS = 4096  # in a slot's batch
 _WEIGHT = 1 / 8  # of one more task in the averages
 _SPREADS = 2.0  # how many mean deviations above the mean the estimate lies
 _GROWTH = 4  # tasks asked for, over those seen
+_MANY = 16  # tasks seen at once, whose time rises no more than so many times at once:
+_RISE = 2.0  # a processor that somebody else had for ten milliseconds looks like slow tasks, otherwise
 
 
 @dataclass(slots=True)
@@ -40,6 +42,8 @@ class Pace:
     def observe(self, count: int, seconds: float) -> None:
         """`count` tasks took `seconds` together."""
         each = seconds / count
+        if self.seen and count >= _MANY:
+            each = min(each, _RISE * self.mean)
         if not self.seen:
             self.mean, self.spread = each, each / 2
         else:
