@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench bench-quick bench-curves chaos-long screenshots clean lock
+.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench bench-quick bench-curves bench-guard chaos-long screenshots clean lock
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,9 @@ bench: setup benchmarks/.venv/.set-up ## this yard beside its peers, half an hou
 
 bench-quick: setup ## the ratio to the tutorial pattern, in two minutes
 	@$(BIN)/python benchmarks/run.py --quick $(ARGS)
+
+bench-guard: setup ## counted costs beside benchmarks/guard.json; ARGS=--renew writes it, ARGS=--syscalls runs strace
+	@$(BIN)/python benchmarks/guard.py $(ARGS)
 
 bench-curves: setup ## how costs grow, 20 minutes; make bench-curves ARGS="--only tasks,jobs --most 1e5" for less
 	@$(BIN)/python benchmarks/run.py --curves --output docs/benchmarks $(ARGS)

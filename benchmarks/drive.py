@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE / "tasks"), str(HERE.parent / "scripts"), str(HERE.parent / "core")]
+sys.path[:0] = [str(HERE / "tasks"), str(HERE.parent / "scripts"), str(HERE.parent / "core")]
 
 from work import square  # noqa: E402
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE / "tasks")]
+sys.path[:0] = [str(HERE / "tasks")]
 
 import curves  # noqa: E402
 from book import Book, Figure  # noqa: E402

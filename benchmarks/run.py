@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE / "tasks")]
+sys.path[:0] = [str(HERE / "tasks")]
 
 import curves  # noqa: E402
 import report  # noqa: E402

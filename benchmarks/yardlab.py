@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+__all__ = ["TASKS", "BenchLab", "eventually", "free_port", "memory", "running_yard"]
 TASKS = ROOT / "benchmarks" / "tasks"
 sys.path[:0] = [str(ROOT / "tests")]
 
 import yardcerts  # noqa: E402 - it is in the tests' folder
-from lab import Lab  # noqa: E402
+from lab import Lab, free_port  # noqa: E402
+from support import eventually  # noqa: E402
 
 from taskyard import Yard  # noqa: E402
 

@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 
 from book import Book, say
-from yardlab import BenchLab, memory, running_yard
+from yardlab import BenchLab, eventually, memory, running_yard
 
-from support import eventually  # isort: skip - yardlab finds it
 from taskyard import Yard
 from taskyard.errors import TaskyardError
 

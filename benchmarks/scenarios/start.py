@@ -8,9 +8,7 @@ import time
 from pathlib import Path
 
 from book import Book, say
-from yardlab import TASKS
-
-from lab import free_port  # isort: skip - yardlab finds it
+from yardlab import TASKS, free_port
 
 COMMAND = [sys.executable, "-P", "-m", "taskyard_ctl"]
 

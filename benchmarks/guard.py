@@ -1,0 +1,202 @@
+"""Counted costs that do not depend on the machine, kept in guard.json: `make bench-guard`.
+
+A yard of a master, one worker and one client is given 100,000 no-op tasks in rounds of 1,000, and
+200 tasks one at a time. A round begins when all is quiet and ends when it is so again, and the
+cheapest of all rounds counts: how a slow or busy machine cuts the traffic makes rounds dearer, never
+cheaper. What is counted from outside, by a relay and the kernel:
+
+    frames       messages both ways, heartbeats left out
+    wire bytes   in these messages
+    commits      of the journal, as /metrics has them
+    written      bytes that the master wrote, to the journal and to sockets
+    calls        in which the master read or wrote anything
+
+`--renew` writes guard.json anew, in the commit that makes something dearer. `--syscalls` counts all
+system calls of the master with strace instead; these do depend on how busy the machine is.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from wiretap import Wiretap
+from yardlab import BenchLab, eventually, free_port
+
+from taskyard import Yard
+from taskyard.values import dumps
+
+FILE = Path(__file__).resolve().parent / "guard.json"
+GROWTH = 1.1  # times what the file says, beyond which it is a failure
+TOKEN = "t" * 32
+KINDS = {"round of 1,000 tasks": (1000, 100), "single task": (1, 200)}  # tasks in a round, rounds
+PERIODIC = {"Beat", "Beaten"}
+PAIRS = (("Chunk", "Accepted"), ("Lease", "Leased"), ("Settle", "Settled"), ("Results", "Rows"))
+
+Costs = dict[str, dict[str, int]]  # by kind of round, by what is counted
+
+
+@dataclass
+class Rig:
+    """A yard whose wire is tapped."""
+
+    lab: BenchLab
+    tap: Wiretap
+    web: int  # port of the metrics
+
+    def costs(self) -> dict[str, int]:
+        """All counters as they stand, but for the commits."""
+        assert self.lab.master is not None
+        lines = Path(f"/proc/{self.lab.master.pid}/io").read_text().splitlines()
+        io = {name: int(value) for name, value in (line.split(": ") for line in lines)}
+        counts = self.tap.counts
+        return {
+            "frames": sum(count for name, count in counts.frames.items() if name not in PERIODIC),
+            "wire bytes": sum(size for name, size in counts.sizes.items() if name not in PERIODIC),
+            "written": io["wchar"],
+            "calls": io["syscr"] + io["syscw"],
+        }
+
+    def commits(self) -> int:
+        """Asking costs the master calls and bytes."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.web}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        with urllib.request.urlopen(request) as page:
+            found = re.search(r"^taskyard_journal_commits_total (\S+)", page.read().decode(), re.M)
+        if not found:
+            raise SystemExit("guard: /metrics has no taskyard_journal_commits_total")
+        return int(float(found[1]))
+
+    def quiet(self) -> bool:
+        """Whether every request has its answer, but for those that wait for tasks and for results."""
+        frames = self.tap.counts.frames
+        return all(frames[ask] - frames[answer] == (ask in ("Lease", "Results")) for ask, answer in PAIRS)
+
+
+@contextmanager
+def rig() -> Iterator[Rig]:
+    with tempfile.TemporaryDirectory() as folder:
+        web = free_port()
+        lab = BenchLab(Path(folder), web=f"127.0.0.1:{web}", web_token=TOKEN)
+        try:
+            lab.start_master()
+            tap = Wiretap(("127.0.0.1", lab.port))
+            lab.environ["TASKYARD_ADDRESS"] = f"127.0.0.1:{tap.port}"
+            lab.start_workers(1)
+            yield Rig(lab, tap, web)
+            tap.close()
+        finally:
+            lab.stop()
+
+
+def rounds(rig: Rig, yard: Yard, tasks: int, count: int) -> Iterator[dict[str, int]]:
+    """What each round costs."""
+    payloads = [dumps(n) for n in range(1000, 1000 + tasks)]
+    line = yard.open("work:square")
+    rows = yard.job(line.job).rows(follow=True)
+    for _ in range(count + 1):  # the first one learns the pace, and asks for results
+        commits, before = rig.commits(), rig.costs()
+        line.extend(payloads)
+        line.flush()
+        left = tasks
+        while left:
+            left -= next(rows).count
+        eventually(rig.quiet, "every request has its answer")
+        after = rig.costs()
+        yield {name: after[name] - before[name] for name in after} | {"commits": rig.commits() - commits}
+    rows.close()
+    line.close()
+    yard.delete(line.job)
+
+
+def count() -> Costs:
+    """The cheapest round of each kind."""
+    found = {}
+    with rig() as one, one.lab.yard() as yard:
+        for kind, (tasks, number) in KINDS.items():
+            _, *all_of_them = rounds(one, yard, tasks, number)
+            found[kind] = {name: min(costs[name] for costs in all_of_them) for name in all_of_them[0]}
+    return found
+
+
+def grown(found: Costs, kept: Costs) -> list[str]:
+    """What costs more than the file allows, for people."""
+    lines = []
+    for kind, costs in found.items():
+        for name, value in costs.items():
+            most = kept.get(kind, {}).get(name, 0)
+            if value > GROWTH * most:
+                lines.append(f"{kind}: {name}: {value:,}, and {most:,} in {FILE.name}")
+    return lines
+
+
+def syscalls(rig: Rig, yard: Yard) -> dict[str, int]:
+    """System calls of the master for a round of each kind, on average, by strace."""
+    assert rig.lab.master is not None
+    found = {}
+    for kind, (tasks, number) in KINDS.items():
+        with tempfile.NamedTemporaryFile() as table:
+            words = ["strace", "-c", "-f", "-o", table.name, "-p", str(rig.lab.master.pid)]
+            strace = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+            assert strace.stderr is not None
+            if "attached" not in strace.stderr.readline():
+                raise SystemExit("guard: strace may not attach here")
+            for _ in rounds(rig, yard, tasks, number):
+                pass
+            strace.send_signal(signal.SIGINT)
+            strace.communicate()
+            found[kind] = sum(_calls(Path(table.name).read_text())) // (number + 1)
+    return found
+
+
+def _calls(table: str) -> Iterator[int]:
+    """The column `calls` of what strace -c prints: % time, seconds, usecs/call, calls, errors, name."""
+    for line in table.splitlines():
+        words = line.split()
+        if len(words) > 4 and words[3].isdigit() and words[-1] != "total":
+            yield int(words[3])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--renew", action="store_true", help="write guard.json")
+    parser.add_argument(
+        "--syscalls", action="store_true", help="count system calls with strace, and print them"
+    )
+    asked = parser.parse_args()
+    if asked.syscalls:
+        if not shutil.which("strace"):
+            print("guard: skipped: there is no strace here (Debian's package strace)", file=sys.stderr)
+            return 0
+        with rig() as one, one.lab.yard() as yard:
+            for kind, calls in syscalls(one, yard).items():
+                print(f"{kind:24}{calls:>10,} system calls of the master")
+        return 0
+    found = count()
+    kept: Costs = json.loads(FILE.read_text()) if FILE.exists() else {}
+    for kind, costs in found.items():
+        for name, value in costs.items():
+            print(f"{kind:24}{name:12}{value:>10,}   kept {kept.get(kind, {}).get(name, 0):>10,}")
+    if asked.renew:
+        FILE.write_text(json.dumps(found, indent=1) + "\n")
+        return 0
+    dearer = grown(found, kept)
+    for line in dearer:
+        print(f"guard: {line}", file=sys.stderr)
+    if dearer:
+        print("guard: if that is meant: make bench-guard ARGS=--renew, in the same commit", file=sys.stderr)
+    return 1 if dearer else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
