@@ -1,6 +1,7 @@
 """The pages a user reads first are run from top to bottom, in one yard, and links lead somewhere."""
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,14 @@ from lab import free_port
 from test_readme import Shell
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("start.md", "own-function.md", "many-inputs.md", "failures.md")  # in the order of reading
+# In the order of reading.
+PAGES = ("start.md", "own-function.md", "many-inputs.md", "failures.md", "coming-from.md")
 WORDS = {
     "start.md": '"value":81',
     "own-function.md": '"value":3',
     "many-inputs.md": "squares:square(4)",
     "failures.md": '"index":8,',
+    "coming-from.md": "joblib: ['800/a.png', '800/b.png']",
 }
 
 
@@ -43,6 +46,21 @@ def test_what_a_page_says_works(page: str, shell: Shell) -> None:
             code = f"set -a; . ./.env; set +a; {sys.executable} block.py"
         printed += shell.run(code)
     assert WORDS[page] in printed
+
+
+def test_the_code_of_others_could_run() -> None:
+    """Theirs is not installed here; what is shown of it is at least Python, and a command of the shell."""
+    text = (DOCS / "coming-from.md").read_text()
+    theirs = re.findall(r"^```(py|bash)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    ours = [language for language, _ in blocks("coming-from.md")]
+    assert len(theirs) == 5 and len(ours) == 6, "each beside ours, and the function of all"
+    for language, code in theirs:
+        if language == "py":
+            compile(code, "coming-from.md", "exec")
+        else:
+            subprocess.run(["bash", "-n"], input=code, text=True, check=True)
+    for _, code in [*theirs, *blocks("coming-from.md")[1:]]:
+        assert max(map(len, code.splitlines())) <= 56, "two beside each other fit a page"
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
