@@ -17,7 +17,7 @@ import docker  # type: ignore[import-untyped]
 import docker.errors  # type: ignore[import-untyped]
 
 from taskyard.errors import EngineError, UsageError
-from taskyard_ctl import images
+from taskyard_ctl import envfile, images
 from taskyard_ctl.compose_logs import ContainerLogs
 from taskyard_ctl.interface import Line, Member, Say
 from taskyard_ctl.kitfiles import kit_folder
@@ -27,6 +27,7 @@ from taskyard_ctl.yard import YardFolder
 CURE = "start it, or use 'taskyard up --local'"
 MASTER_GRACE_S = 10
 CONTAINER_UID = 10001
+_SECRETS = ("TASKYARD_AUTHKEY", "TASKYARD_WEB_TOKEN")
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 NUMBER, WORKING_DIR = "com.docker.compose.container-number", "com.docker.compose.project.working_dir"
 
@@ -110,6 +111,8 @@ class ComposeEngine:
         if all(map(self._is_here, self._list({PROJECT: self.project}))):  # else it is another folder's yard
             self._compose("down", "--timeout", "1", *(["--volumes"] if volumes else []))
             images.forget(self.project, say)
+            for name in _SECRETS:
+                self._as_file(name).unlink(missing_ok=True)
 
     def restore(self, file: Path) -> str:
         """In a container of the master's image that has the journal's volume, as the master's user."""
@@ -197,16 +200,15 @@ class ComposeEngine:
         """What the compose file asks for; the key and paths as they are on this host."""
         values = self._folder.child_environ()
         settings = self._folder.basics
-        if values.get("TASKYARD_AUTHKEY_FILE"):
-            _check_readable(Path(values["TASKYARD_AUTHKEY_FILE"]))
-            values["TASKYARD_AUTHKEY"] = "-"  # the containers get it as a file
-        else:
-            values.pop("TASKYARD_AUTHKEY_FILE", None)
-            values["TASKYARD_AUTHKEY"] = settings.authkey.decode() or "-"  # to stop, none is needed
-        values["TASKYARD_ADDRESS"] = settings.address
-        values.pop("TASKYARD_WEB_TOKEN_FILE", None)
+        values["TASKYARD_AUTHKEY"] = settings.authkey.decode() or "-"  # to stop, none is needed
         # Without a token nothing is served inside, where it would have to listen on all interfaces.
         values["TASKYARD_WEB_TOKEN"] = settings.web_token if settings.web else ""
+        if any(values.get(f"{name}_FILE") for name in _SECRETS):
+            self._hide(values)
+        else:
+            for name in _SECRETS:
+                values.pop(f"{name}_FILE", None)
+        values["TASKYARD_ADDRESS"] = settings.address
         data = settings.data_dir
         if data and not os.path.isdir(data):  # noqa: PTH112 - a str
             raise UsageError(f"TASKYARD_DATA_DIR: there is no folder {data}")
@@ -215,8 +217,26 @@ class ComposeEngine:
             values["TASKYARD_MASTER_IMAGE"], values["TASKYARD_WORKER_IMAGE"] = built.master, built.worker
         return values
 
+    def _hide(self, values: dict[str, str]) -> None:
+        """Give the containers all secrets as files: one of them is, and another would show in their stead."""
+        for name in _SECRETS:
+            file = f"{name}_FILE"
+            if not values[name]:
+                values.pop(file, None)
+            elif values.get(file):
+                _check_readable(file, Path(values[file]))
+            else:
+                self._folder.make_state()
+                envfile.write(self._as_file(name), values[name], 0o444)
+                values[file] = str(self._as_file(name))
+            values[name] = "-"
 
-def _check_readable(key: Path) -> None:
+    def _as_file(self, name: str) -> Path:
+        """Where a secret goes that is a file for the containers only: a folder that only we may enter."""
+        return self._folder.state / name.lower()
+
+
+def _check_readable(setting: str, key: Path) -> None:
     """Compose hands a file on with the mode that it has here, to a container whose user is another."""
     found = key.stat()
     if not found.st_mode & (0o400 if found.st_uid == CONTAINER_UID else 0o004):

@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import stat
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import scenarios
 from machine import ROOT, lacking
 from support import eventually
-from yards import TestYard
+from yards import TestYard, free_port
 
 from taskyard_ctl.images import Images, build_images
 
@@ -134,6 +135,25 @@ class TestScaling(scenarios.Scaling):
 
 class TestLiving(scenarios.Living):
     """As on every engine."""
+
+    def test_with_the_key_in_a_file_no_secret_is_shown(self, new_yard: NewYard, docker: Docker) -> None:
+        """The token of the dashboard, which stands in .env, goes to the master as a file too."""
+        key, token, board = secrets.token_hex(32), secrets.token_urlsafe(24), f"127.0.0.1:{free_port()}"
+        yard = new_yard(
+            TASKYARD_AUTHKEY="", TASKYARD_AUTHKEY_FILE="key", TASKYARD_WEB=board, TASKYARD_WEB_TOKEN=token
+        )
+        (yard.folder / "key").write_text(key)
+        yard.run("up")
+        shown = docker("inspect", *names(docker, yard).values())
+        assert key not in shown and token not in shown
+        assert len(yard.run("submit", "work:square", "--range", "0:3", "--wait").rows()) == 3
+        page = urllib.request.Request(f"http://{board}/metrics", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(page) as reply:
+            assert reply.status == 200
+        copy = yard.folder / ".taskyard" / "taskyard_web_token"
+        assert copy.read_text() == token
+        yard.run("destroy", "--volumes")
+        assert not copy.exists()
 
     def test_nothing_is_left_after_down_but_the_journal(self, new_yard: NewYard, docker: Docker) -> None:
         yard = new_yard()

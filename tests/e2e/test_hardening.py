@@ -1,6 +1,6 @@
-"""What running containers may do, seen from inside; and that the key is nowhere but where it has to be.
+"""What running containers may do, seen from inside; and that key and token are only where they have to be.
 
-The key comes from a file here (docker-compose.secrets.yml), with either Compose.
+They come from files here (docker-compose.secrets.yml), with either Compose.
 """
 
 import json
@@ -8,6 +8,8 @@ import os
 import secrets
 import socket
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,10 +69,12 @@ class Running:
     def __init__(self, words: list[str], folder: Path, images: Images, docker: Docker) -> None:
         self.docker = docker
         self.key = secrets.token_hex(32)
+        self.token = secrets.token_urlsafe(24)
         room = folder / "secret"
         room.mkdir(mode=0o700)
-        (room / "key").write_text(self.key + "\n")
-        (room / "key").chmod(0o444)
+        for name, text in (("key", self.key), ("token", self.token)):
+            (room / name).write_text(text + "\n")
+            (room / name).chmod(0o444)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self._project = f"hardening-{secrets.token_hex(4)}"
@@ -80,6 +84,7 @@ class Running:
             **os.environ, "COMPOSE_PROJECT_NAME": self._project, "TASKYARD_MASTER_IMAGE": images.master,
             "TASKYARD_WORKER_IMAGE": images.worker, "TASKYARD_ADDRESS": self.address,
             "TASKYARD_AUTHKEY": "-", "TASKYARD_AUTHKEY_FILE": str(room / "key"),
+            "TASKYARD_WEB_TOKEN_FILE": str(room / "token"),
             "TASKYARD_DATA_DIR": str(folder), "TASKYARD_MEMORY": "300m",
         }  # fmt: skip
 
@@ -124,6 +129,16 @@ def squares(running: Running) -> list[Any]:
         return list(yard.submit("squares:square", range(20)).values())
 
 
+def asked(board: str, token: str) -> int:
+    """The dashboard's answer to who shows this token."""
+    request = urllib.request.Request(f"http://{board}/metrics", headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+
+
 def test_containers_may_do_next_to_nothing_and_keep_the_key_to_themselves(
     running: Running, docker: Docker, images: Images
 ) -> None:
@@ -138,8 +153,12 @@ def test_containers_may_do_next_to_nothing_and_keep_the_key_to_themselves(
         assert seen["writable"] == seen["docker"] == seen["setuid"] == []
         assert int(seen["pids"]) == 1024
         assert int(seen["memory"]) == 300 << 20
-        assert running.key not in json.dumps(seen["environ"])
+        environ = json.dumps(seen["environ"])
+        assert running.key not in environ and running.token not in environ
     assert squares(running) == [n * n for n in range(20)]
+    board = docker("port", running.container("master"), "8585").split()[0]
+    assert asked(board, "") == 401
+    assert asked(board, running.token) == 200
     with pytest.raises(RefusedError) as refused:
         Yard(running.address, "another key of sixteen", patience=5.0)
     containers = [running.container("master"), running.container("worker")]
@@ -153,7 +172,7 @@ def test_containers_may_do_next_to_nothing_and_keep_the_key_to_themselves(
         "history": "".join(docker("history", "--no-trunc", it) for it in (images.master, images.worker)),
         "processes": docker("top", containers[0], "-ef") + docker("top", containers[1], "-ef"),
     }  # fmt: skip
-    assert [where for where, text in told.items() if running.key in text] == []
+    assert [where for where, text in told.items() if running.key in text or running.token in text] == []
     assert "docker.sock" not in told["inspect"]
     assert "unconfined" not in told["inspect"]
 
@@ -171,7 +190,7 @@ def test_the_master_survives_its_pids_limit(running: Running, docker: Docker) ->
         )
         return "11" in done.stdout or done.returncode != 0
 
-    eventually(is_full, "there is room for no process more", 30)
+    eventually(is_full, "there is room for no process more", 90)
     assert squares(running) == [n * n for n in range(20)]
     others = [
         socket.create_connection(("127.0.0.1", int(running.address.rpartition(":")[2]))) for _ in range(50)
