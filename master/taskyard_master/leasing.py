@@ -82,10 +82,14 @@ class Leasing:
         """Answer waiting requests, first come first served, while there is something ready."""
         if not self._waiting or not self._ledger.leasable():
             return  # before anything looks at all of them: there may be thousands, and each asks in its turn
+        barren: set[frozenset[str]] = set()  # nothing is ready for workers that have these functions
         for key, wanted in list(self._waiting.items()):
             if not self._ledger.leasable():
                 return
-            if wanted.future.done():
+            if wanted.future.done() or wanted.functions in barren:
+                continue
+            if not self._ledger.ready_for(wanted.functions):
+                barren.add(wanted.functions)
                 continue
             grants = self._grant(wanted)
             if grants:

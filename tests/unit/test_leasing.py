@@ -13,16 +13,38 @@ class Handing(Leasing):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.ready = True
-        ledger: Any = SimpleNamespace(leasable=lambda: self.ready)
+        ledger: Any = SimpleNamespace(leasable=lambda: self.ready, ready_for=self._ready_for)
+        self.looked = 0
         commits: Any = SimpleNamespace(ledger=ledger, journal=None)
         super().__init__(commits, loop)
+
+    def _ready_for(self, functions: frozenset[str]) -> bool:
+        self.looked += 1
+        return "f" in functions
 
     def _grant(self, wanted: Wanted) -> list[Grant]:
         return [Grant(1, "job", "f", 0, 1, 0.0, False, b"")]
 
 
-def wanted(loop: asyncio.AbstractEventLoop) -> Wanted:
-    return Wanted("boot", "worker", frozenset({"f"}), 1, loop.create_future())
+def wanted(loop: asyncio.AbstractEventLoop, function: str = "f") -> Wanted:
+    return Wanted("boot", "worker", frozenset({function}), 1, loop.create_future())
+
+
+def test_thousands_who_cannot_run_what_is_ready_cost_one_look() -> None:
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        leasing = Handing(loop)
+        leasing.ready = False
+        idle = [wanted(loop, "g") for _ in range(1000)]
+        for each in (*idle, one := wanted(loop)):
+            leasing.ask(each)
+        leasing.ready = True
+        leasing.serve()
+        assert one.future.done()
+        assert not any(each.future.done() for each in idle)
+        assert leasing.looked == 2
+
+    asyncio.run(ask())
 
 
 def test_a_request_waits_though_one_at_the_same_address_was_served_just_before() -> None:
