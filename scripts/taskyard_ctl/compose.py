@@ -241,7 +241,7 @@ def _check_readable(setting: str, key: Path) -> None:
     found = key.stat()
     if not found.st_mode & (0o400 if found.st_uid == CONTAINER_UID else 0o004):
         raise UsageError(
-            f"TASKYARD_AUTHKEY_FILE: containers cannot read {key}: let it be read by all (chmod 444), in a"
+            f"{setting}: containers cannot read {key}: let it be read by all (chmod 444), in a"
             " folder that only you may enter (chmod 700)"
         )
 
