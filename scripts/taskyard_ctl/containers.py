@@ -124,7 +124,13 @@ def box(
             request = {"Driver": "", "Count": host.gpus, "DeviceIDs": None, "Capabilities": [["gpu"]]}
             host_options["device_requests"] = [request]
     return Box(
-        role, version.image(role), volume, options, {**host_options, "mounts": mounts}, version.id, authority
+        role,
+        version.image(role, host.architecture),
+        volume,
+        options,
+        {**host_options, "mounts": mounts},
+        version.id,
+        authority,
     )
 
 

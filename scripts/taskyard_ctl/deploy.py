@@ -23,7 +23,20 @@ from taskyard_ctl.images import PARTS, yard_image
 from taskyard_ctl.interface import Say
 from taskyard_ctl.inventory import Inventory
 from taskyard_ctl.layout import Cargo
-from taskyard_ctl.plan import KEPT, RUNS, Action, HostNow, Stage, Version, Wanted, plan, refusals, strangers
+from taskyard_ctl.plan import (
+    KEPT,
+    RUNS,
+    Action,
+    HostNow,
+    Stage,
+    Version,
+    Wanted,
+    plan,
+    refusals,
+    strangers,
+    with_architectures,
+)
+from taskyard_ctl.registry import push
 from taskyard_ctl.shipping import Hold
 from taskyard_ctl.site import Site
 from taskyard_ctl.ssh import Link, connect
@@ -67,7 +80,7 @@ def deploy(folder: YardFolder, words: tuple[str, ...], dry_run: bool, say: Say) 
     for change in site.make_certs():
         why = f": {change.why}" if change.why else ""
         say(f"{change.what} {site.certs.path / change.file}{why}")
-    version = baking.bake(inventory.name, Path(folder.settings.tasks_dir), say)
+    version = baking.bake(inventory.name, Path(folder.settings.tasks_dir), say, inventory.images)
     return Deploy(site, say).run(f"deploy {version.id}", version, dry_run)
 
 
@@ -167,7 +180,7 @@ class Deploy:
         with Display(self._say) as display:
             parts = Parts(
                 reached.engines, boxes, keys, self._hold, self._cargos(actions),
-                lambda: self._site.connect(port, patience=1.0, reconnect=READY_S),
+                lambda: self._site.connect(port, patience=1.0, reconnect=READY_S), inventory.registry,
             )  # fmt: skip
             performance = Performance(parts, inventory.master.name, display)
             error: TaskyardError | None = None
@@ -200,13 +213,16 @@ class Deploy:
                 raise UsageError("there is no version before this one")
             version = versions[1]
         else:
-            wrong = refusals(now, self._architecture(version))
+            wrong = refusals(now, self._architectures(version))
             if wrong:
                 raise HostError("\n".join(wrong))
+        inventory = self._inventory = with_architectures(inventory, now)
         boxes, _ = self._site.boxes(version, inventory)
         kept = (version, *(one for one in versions if one.id != version.id))[:KEPT]
         listed = list_digest((self._site.certs.path / REVOKED).read_bytes())
-        wanted = Wanted(version, {key: box.shape for key, box in boxes.items()}, kept, listed)
+        wanted = Wanted(
+            version, {key: box.shape for key, box in boxes.items()}, kept, listed, inventory.registry
+        )
         self._now = now
         return plan(inventory, now, wanted), wanted
 
@@ -229,8 +245,13 @@ class Deploy:
         now = {name: here for name, here in self._now.items() if name not in gone}
         return [a for a in plan(self._inventory, now, wanted) if a.stage > Stage.PREPARE]
 
-    def _architecture(self, version: Version) -> str:
-        return str(self._client().images.get(version.worker).attrs["Architecture"])
+    def _architectures(self, version: Version) -> list[str]:
+        """For which there are images: those made here, and those that hosts.toml names."""
+        try:
+            here = str(self._client().images.get(version.worker).attrs["Architecture"])
+        except docker.errors.ImageNotFound:
+            raise EngineError(f"image {version.worker} was removed just now: try again") from None
+        return [here, *(other[0] for other in version.others if other[0] != here)]
 
     def _client(self) -> docker.DockerClient:
         try:
@@ -240,10 +261,20 @@ class Deploy:
 
     def _cargos(self, actions: list[Action]) -> Mapping[str, Cargo]:
         images = dict.fromkeys(name for action in actions if action.kind == "send" for name in action.names)
+        registry = self._inventory.registry
+        if registry:
+            for image in images:
+                self._push(registry, image)
+            return {}
         if not images:
             return {}
         self._site.folder.make_state()
         return {cargo.name: cargo for cargo in self._hold.load(self._client(), images)}
+
+    def _push(self, registry: str, image: str) -> None:
+        if self._client().api.images(name=image):  # else it was pushed by who made it: hosts will say
+            self._say(f"pushing {image} to {registry}")
+            push(registry, image)
 
     # ------------------------------------------------------------ the end
 
@@ -255,7 +286,8 @@ class Deploy:
         lines.append(f"{why}: {'failed: ' + ' '.join(str(error).split()) if error else 'done'}")
         versions = None if error else list(wanted.kept)
         try:
-            record.write(wanted.version.master, lines, versions)
+            architecture = self._inventory.master.architecture
+            record.write(wanted.version.image("master", architecture), lines, versions)
         except HostError as fault:
             self._say(f"the audit log was not written: {fault}")
 
@@ -302,4 +334,7 @@ class Deploy:
                     except docker.errors.APIError:
                         continue  # in use by somebody
         with contextlib.suppress(EngineError):  # somebody has removed them: nothing is to be kept of them
-            self._hold.prune(self._hold.load(client, [wanted.version.master, wanted.version.worker]))
+            hosts = self._inventory.hosts
+            used = {wanted.version.image(role, h.architecture) for h in hosts for role in PARTS}  # type: ignore[arg-type]
+            if not self._inventory.registry:
+                self._hold.prune(self._hold.load(client, used))

@@ -19,6 +19,7 @@ from taskyard_ctl.containers import JOURNAL, LABEL, SECRETS, USER, Box, base, li
 from taskyard_ctl.images import PARTS, yard_image
 from taskyard_ctl.layout import Cargo
 from taskyard_ctl.plan import HostNow, Role, Running
+from taskyard_ctl.registry import remote
 from taskyard_ctl.shipping import Hold, Progress, send, shared, size
 from taskyard_ctl.ssh import Link
 
@@ -127,6 +128,26 @@ class HostEngine:
         skip = shared(cargo, there)
         total(size(hold, cargo, skip))
         return send(self.client, hold, cargo, skip, progress)
+
+    @_named
+    def pull(self, registry: str, image: str) -> None:
+        """Get an image from a registry, and call it as if it had been sent."""
+        api, name = self.client.api, remote(registry, image)
+        where, _, tag = name.rpartition(":")
+        try:
+            said = [
+                step["error"] for step in api.pull(where, tag, stream=True, decode=True) if "error" in step
+            ]
+        except FAULTS as fault:
+            said = [reason(fault)]
+        if said:
+            raise HostError(
+                f"{self.name}: {name} cannot be pulled ({said[0]}): can it reach the registry, does its"
+                " engine trust it, and may you pull?"
+            )
+        repository, _, tag = image.rpartition(":")
+        api.tag(name, repository, tag)
+        api.remove_image(name, noprune=True)
 
     @_named
     def make_network(self) -> None:

@@ -10,6 +10,7 @@ import json
 import secrets
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from taskyard.errors import HostError
@@ -73,7 +74,10 @@ class Record:
         if not any(name == self._books for name, _ in self._engine.volumes()):
             return []
         content = self._engine.get(self._books, image, VERSIONS)
-        return [Version(one["id"], one["master"], one["worker"]) for one in json.loads(content or b"[]")]
+        return [
+            Version(one["id"], one["master"], one["worker"], tuple(map(tuple, one.get("others", ()))))
+            for one in json.loads(content or b"[]")
+        ]
 
     def write(self, image: str, lines: list[str], versions: list[Version] | None = None) -> None:
         """Add lines to the audit log, and replace the list of versions."""
@@ -82,8 +86,7 @@ class Record:
         added = "".join(f"{head}{line}\n" for line in lines).encode()
         files = {AUDIT: (old + added)[-AUDIT_BYTES:]}
         if versions is not None:
-            shapes = [{"id": v.id, "master": v.master, "worker": v.worker} for v in versions[: KEPT + 1]]
-            files[VERSIONS] = json.dumps(shapes).encode()
+            files[VERSIONS] = json.dumps([asdict(version) for version in versions[: KEPT + 1]]).encode()
         self._engine.put(self._books, image, files)
 
     def audit(self, image: str) -> str:

@@ -25,7 +25,7 @@ from taskyard_ctl.hostrecord import Record
 from taskyard_ctl.images import yard_image
 from taskyard_ctl.interface import Line, Member, Say
 from taskyard_ctl.inventory import Inventory
-from taskyard_ctl.plan import RUNS, Action, HostNow, Running, Stage, Version, Wanted, plan
+from taskyard_ctl.plan import RUNS, Action, HostNow, Running, Stage, Version, Wanted, plan, with_architectures
 from taskyard_ctl.shipping import Hold
 from taskyard_ctl.site import Site
 from taskyard_ctl.ssh import Link, connect
@@ -148,7 +148,7 @@ class HostsEngine:
         if not working:
             raise HostError("no host that answers has workers in its inventory")
         counts = spread(workers, {host.name: have[host.name] for host in working})
-        version, inventory = self.version(), self.site.inventory
+        version, inventory = self.version(), with_architectures(self.site.inventory, now)
         hosts = [replace(host, workers=counts.get(host.name, host.workers)) for host in inventory.hosts]
         inventory = replace(inventory, hosts=tuple(hosts))
         boxes, keys = self.site.boxes(version, inventory)

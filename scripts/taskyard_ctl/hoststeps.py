@@ -44,6 +44,7 @@ class Parts:
     hold: Hold
     cargos: Mapping[str, Cargo]  # by image
     connect: "Callable[[], Yard]"  # to the master, through its host
+    registry: str = ""  # where hosts pull images from
 
 
 class Steps:
@@ -129,6 +130,9 @@ class Steps:
 
     def _send(self, engine: HostEngine, action: Action) -> str:
         image = action.names[0]
+        if self.parts.registry:
+            engine.pull(self.parts.registry, image)
+            return ""
         bar = self.display.bar(engine.name)
 
         def progress(count: int) -> None:

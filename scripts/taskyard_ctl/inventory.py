@@ -7,17 +7,29 @@ it and the table below alike. Nothing here reaches a host.
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from taskyard.errors import SettingsError
-from taskyard_ctl.inventory_keys import KEYS, Inside, Limits, Mount, near, split_port, unknown
+from taskyard_ctl.inventory_keys import (
+    KEYS,
+    Given,
+    Inside,
+    Limits,
+    Mount,
+    images_key,
+    near,
+    registry_key,
+    split_port,
+    unknown,
+)
 
 EXAMPLE = Path(__file__).with_name("hosts.example.toml")
 SOCKET = "/var/run/docker.sock"
 PORT = 5000
+T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
@@ -38,6 +50,7 @@ class Host:
     gpus: int = 0  # -1 = all
     docker_socket: str = SOCKET
     leaving: bool = False  # it was in an inventory before, and is not any more
+    architecture: str = ""  # of its CPU, once that is known
 
     @property
     def target(self) -> tuple[str, ...]:
@@ -52,6 +65,8 @@ class Inventory:
 
     name: str
     hosts: tuple[Host, ...]
+    registry: str = ""  # from which hosts pull images; "" = they come through ssh
+    images: Mapping[str, Given] = field(default_factory=dict)  # by architecture
 
     @property
     def master(self) -> Host:
@@ -127,10 +142,12 @@ def host_name(host: Host) -> str:
 
 def _build(content: dict[str, Any], name: str, where: str) -> Inventory:
     faults: list[str] = []
-    unknown("", content, ("name", "defaults", "hosts"), faults)
+    unknown("", content, ("name", "registry", "images", "defaults", "hosts"), faults)
     name = content.get("name", name)
     if not isinstance(name, str) or not _PROJECT.fullmatch(name):
         faults.append(f"name: must be small letters, digits, '-' and '_', no sign first (is {name!r})")
+    registry = _top("registry", content, registry_key, "", faults)
+    images: Mapping[str, Given] = _top("images", content, images_key, {}, faults)
     defaults = content.get("defaults", {})
     tables = content.get("hosts", {})
     shared: dict[str, Any] = {}
@@ -145,7 +162,20 @@ def _build(content: dict[str, Any], name: str, where: str) -> Inventory:
     faults += _between(hosts, malformed=tables is None)
     if faults:
         raise SettingsError("\n".join(f"{where}: {fault}" for fault in faults))
-    return Inventory(name, tuple(sorted(hosts, key=lambda host: host.role != "master")))
+    return Inventory(name, tuple(sorted(hosts, key=lambda host: host.role != "master")), registry, images)
+
+
+def _top(key: str, content: dict[str, Any], parse: Callable[[Any], T], default: T, faults: list[str]) -> T:
+    """A key that stands before all tables."""
+    if key not in content:
+        return default
+    try:
+        return parse(content[key])
+    except Inside as inside:
+        faults += [f"{key}.{fault}" for fault in inside.args[0]]
+    except ValueError as fault:
+        faults.append(f"{key}: {fault} (is {content[key]!r})")
+    return default
 
 
 def _host(name: str, table: dict[str, Any], shared: dict[str, Any], faults: list[str]) -> Host:

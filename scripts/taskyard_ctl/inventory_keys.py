@@ -10,6 +10,7 @@ from typing import Any
 from taskyard.settings import REGISTRY
 
 PIDS = 1024
+ARCHITECTURES = ("amd64", "arm64", "arm", "386", "ppc64le", "riscv64", "s390x")
 # What a deploy decides by itself, and an inventory cannot.
 _OURS = {f"TASKYARD_{name}" for name in ("ADDRESS", "AUTHKEY", "JOURNAL", "TASKS_DIR", "WORKERS", "HOST")}
 _OURS |= {
@@ -37,6 +38,14 @@ class Mount:
     writable: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Images of this kit for another architecture, made elsewhere; the tasks are baked into the latter."""
+
+    master: str
+    worker: str
+
+
 class Inside(ValueError):
     """Faults of a table, each with its key."""
 
@@ -61,6 +70,50 @@ def split_port(text: str) -> tuple[str, str]:
     if colon and port.isdigit() and (":" not in place.rpartition("@")[2] or place.endswith("]")):
         return place, port
     return text, ""
+
+
+# ---------------------------------------------------------------- keys before all tables
+
+
+def registry_key(value: Any) -> str:
+    """ "registry.example:5000/team"."""
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9.-]+(:\d{1,5})?(/[a-z0-9._-]+)*", value):
+        raise ValueError('must be a registry, with a path or without: "registry.example:5000/team"')
+    first = value.partition("/")[0]
+    if not {".", ":"} & set(first) and first != "localhost":
+        raise ValueError(
+            'begins with what Docker takes for a folder of its hub: write "docker.io/NAME" for that'
+        )
+    return value
+
+
+def images_key(value: Any) -> dict[str, Given]:
+    """By architecture, as engines name it."""
+    if not isinstance(value, dict):
+        raise ValueError("must be tables, [images.arm64]")
+    faults: list[str] = []
+    found = {}
+    for architecture, table in value.items():
+        if architecture not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            faults.append(
+                f"{architecture}: there is no such architecture{near(architecture, ARCHITECTURES)}: {known}"
+            )
+        elif not isinstance(table, dict):
+            faults.append(f"{architecture}: must be a table, [images.{architecture}]")
+        else:
+            unknown(architecture, table, ("master", "worker"), faults)
+            names = [table.get(role, "") for role in ("master", "worker")]
+            bad = [
+                name for name in names if not isinstance(name, str) or not re.fullmatch(r"[^\s-]\S*", name)
+            ]
+            if bad:
+                faults.append(f'{architecture}: write master = "IMAGE" and worker = "IMAGE"')
+            else:
+                found[architecture] = Given(*names)
+    if faults:
+        raise Inside(faults)
+    return found
 
 
 # ---------------------------------------------------------------- one key each

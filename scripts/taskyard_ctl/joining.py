@@ -26,6 +26,7 @@ from taskyard_ctl.interface import Say
 from taskyard_ctl.inventory import Host, Inventory
 from taskyard_ctl.inventory_keys import PIDS
 from taskyard_ctl.plan import Version
+from taskyard_ctl.registry import push, remote
 from taskyard_ctl.yard import YardFolder
 
 STATE = "/var/lib/taskyard"  # in a container: what a ticket brought is kept there
@@ -99,7 +100,11 @@ def process_line(invitation: Invitation, slots: str) -> str:
 def image(folder: YardFolder, say: Say) -> str:
     """The worker's image with the tasks in it: that of the last deploy, or one that is made now."""
     if folder.record().get("engine") == "hosts":
-        return folder.hosts.version().worker
+        registry, name = folder.hosts.site.inventory.registry, folder.hosts.version().worker
+        if registry:
+            say(f"pushing {name} to {registry}")
+            push(registry, name)
+        return remote(registry, name) if registry else name
     return baking.bake(project_name(folder.path), Path(folder.settings.tasks_dir), say).worker
 
 

@@ -5,8 +5,8 @@ one, hosts work side by side, and the next begins when all are through. That
 the first new worker is a stage of its own keeps a version that does not start from all others.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -25,13 +25,18 @@ class Version:
     id: str
     master: str
     worker: str
+    others: tuple[tuple[str, str, str], ...] = ()  # architecture, master, worker: for hosts of other kinds
 
-    def image(self, role: Role) -> str:
+    def image(self, role: Role, architecture: str = "") -> str:
+        """For hosts of an architecture; where there is none for it, and for "", the one made here."""
+        for other, master, worker in self.others:
+            if other == architecture:
+                return master if role == "master" else worker
         return self.master if role == "master" else self.worker
 
     @property
-    def images(self) -> tuple[str, str]:
-        return self.master, self.worker
+    def images(self) -> tuple[str, ...]:
+        return self.master, self.worker, *(name for other in self.others for name in other[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class Wanted:
     shapes: Mapping[tuple[str, Role], Shape]
     kept: tuple[Version, ...] = ()
     revoked: str = ""  # digest of the list of revoked certificates; "" where that is not the question
+    registry: str = ""  # where hosts pull images from; "" = they are sent
 
 
 class Stage(IntEnum):
@@ -157,13 +163,22 @@ def strangers(now: Mapping[str, HostNow], authority: str) -> list[str]:
     ]
 
 
-def refusals(now: Mapping[str, HostNow], architecture: str) -> list[str]:
-    """Hosts on which images of this architecture would not run."""
+def with_architectures(inventory: Inventory, now: Mapping[str, HostNow]) -> Inventory:
+    """The same, with what was found out of the hosts' CPUs."""
+    hosts = tuple(
+        replace(host, architecture=now[host.name].architecture if host.name in now else host.architecture)
+        for host in inventory.hosts
+    )
+    return replace(inventory, hosts=hosts)
+
+
+def refusals(now: Mapping[str, HostNow], architectures: Collection[str]) -> list[str]:
+    """Hosts on which none of the images would run."""
     return [
-        f"{name}: its CPU is {here.architecture}, the images are made for {architecture} here: deploy from a"
-        f" machine with {here.architecture}, or keep hosts of one kind in one yard"
+        f"{name}: its CPU is {here.architecture}, and there are images for {' and '.join(architectures)}:"
+        f" name some for it in hosts.toml (images = {{{here.architecture} = ...}}), or take the host out"
         for name, here in now.items()
-        if here.architecture != architecture
+        if here.architecture not in architectures
     ]
 
 
@@ -171,12 +186,13 @@ def refusals(now: Mapping[str, HostNow], architecture: str) -> list[str]:
 
 
 def _prepare(host: Host, role: Role, here: HostNow, wanted: Wanted) -> list[Action]:
-    shape, image = wanted.shapes[host.name, role], wanted.version.image(role)
+    shape, image = wanted.shapes[host.name, role], wanted.version.image(role, here.architecture)
     if not _lacks(host, role, here, shape.digest):
         return []
     found = []
     if image not in here.images:
-        found.append(Action(Stage.PREPARE, host.name, "send", f"send image {image}", role, names=(image,)))
+        text = f"pull image {image} from {wanted.registry}" if wanted.registry else f"send image {image}"
+        found.append(Action(Stage.PREPARE, host.name, "send", text, role, names=(image,)))
     if not here.network and role == roles(host, here)[0]:
         found.append(Action(Stage.PREPARE, host.name, "network", "make the yard's network", role))
     if shape.keys not in here.keys:

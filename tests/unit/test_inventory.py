@@ -6,7 +6,7 @@ import pytest
 
 from taskyard.errors import SettingsError
 from taskyard_ctl.inventory import EXAMPLE, Host, of_targets, parse
-from taskyard_ctl.inventory_keys import KEYS, Limits, Mount
+from taskyard_ctl.inventory_keys import KEYS, Given, Limits, Mount
 
 MASTER = '[hosts.one]\nssh = "a@one"\nrole = "master"\n'
 
@@ -32,7 +32,8 @@ def test_the_example_documents_every_key() -> None:
     """With the # taken away everything is set, and what stands there is valid."""
     text = re.sub(r"^#(?=[a-z_]+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
     inventory = parse(text, "folder")
-    assert inventory.name == "yard"
+    assert inventory.name == "yard" and inventory.registry == "registry.example:5000/team"
+    assert inventory.images == {"arm64": Given("taskyard-master:arm64", "taskyard-worker:arm64")}
     assert inventory.hosts[1] == Host(
         "two", "deploy@192.0.2.2", "worker", "", "auto", {"disk": "fast"}, Limits(2 << 30, 1.5, 1024),
         (Mount("/srv/data"), Mount("/srv/out", True)), {"TASKYARD_SLOTS": "2", "LANG": "C.UTF-8"}, -1,
@@ -43,10 +44,22 @@ def test_the_example_documents_every_key() -> None:
         assert re.search(rf"^{key} = ", text, re.MULTILINE), key
 
 
+@pytest.mark.parametrize("registry", ["localhost", "127.0.0.1:5000/a/b", "docker.io/somebody", "r.example"])
+def test_registries(registry: str) -> None:
+    """As Docker takes them: the first part is a host, or it would be a folder of the hub."""
+    assert parse(f'registry = "{registry}"\n{MASTER}', "yard").registry == registry
+    assert 'write "docker.io/NAME"' in faults(f'registry = "somebody/else"\n{MASTER}')[0]
+
+
 def test_every_fault_is_listed_with_its_path() -> None:
     """All together, each with the nearest name where a key is unknown."""
     text = """
     nme = "x"
+    registry = "https://hub"
+    [images.arm46]
+    [images.arm64]
+    master = "-x"
+    wrker = "y"
     [defaults]
     wokers = 3
     ssh = "a@b"
@@ -62,6 +75,11 @@ def test_every_fault_is_listed_with_its_path() -> None:
     """
     assert sorted(faults(text)) == sorted([
         "nme: there is no such key; did you mean name?",
+        'registry: must be a registry, with a path or without: "registry.example:5000/team" (is \'https://hub\')',
+        "images.arm46: there is no such architecture; did you mean arm64?: amd64, arm64, arm, 386, ppc64le,"
+        " riscv64, s390x",
+        "images.arm64.wrker: there is no such key; did you mean worker?",
+        'images.arm64: write master = "IMAGE" and worker = "IMAGE"',
         "defaults.wokers: there is no such key; did you mean workers?",
         "defaults.ssh: cannot be the same for all hosts: set it for each",
         'hosts.one.ssh: must be "user@host", "user@host:port" or an alias of the ssh config'

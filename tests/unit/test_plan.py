@@ -5,7 +5,19 @@ from dataclasses import replace
 import pytest
 
 from taskyard_ctl.inventory import Inventory, of_targets, parse
-from taskyard_ctl.plan import HostNow, Role, Running, Shape, Stage, Version, Wanted, plan, refusals, strangers
+from taskyard_ctl.plan import (
+    HostNow,
+    Role,
+    Running,
+    Shape,
+    Stage,
+    Version,
+    Wanted,
+    plan,
+    refusals,
+    strangers,
+    with_architectures,
+)
 
 V1, V2 = Version("v1", "master:1", "worker:1"), Version("v2", "master:2", "worker:2")
 V0 = Version("v0", "master:0", "worker:0")
@@ -226,8 +238,33 @@ def test_a_host_that_cannot_be_reached_is_left_out() -> None:
 
 def test_other_cpus_are_refused() -> None:
     """By name, with what can be done."""
-    [refusal] = refusals({"m": MASTER, "a": HostNow(architecture="arm64")}, "amd64")
-    assert refusal.startswith("a: its CPU is arm64, the images are made for amd64")
+    now = {"m": MASTER, "a": HostNow(architecture="arm64"), "b": HostNow(architecture="riscv64")}
+    assert refusals(now, ["amd64"]) == [
+        f"{name}: its CPU is {cpu}, and there are images for amd64: name some for it in hosts.toml"
+        f" (images = {{{cpu} = ...}}), or take the host out"
+        for name, cpu in (("a", "arm64"), ("b", "riscv64"))
+    ]
+    assert [line[0] for line in refusals(now, ["amd64", "arm64"])] == ["b"]
+
+
+def test_each_host_gets_images_for_its_cpu() -> None:
+    """Where there are some for several."""
+    both = replace(V1, others=(("arm64", "master:arm", "worker:arm"),))
+    now = {"m": HostNow(), "a": HostNow(architecture="arm64"), "b": HostNow()}
+    lines = said(yard(1, 1), now, want(both))
+    assert [line for line in lines if "image" in line] == [
+        "m: send image master:1", "a: send image worker:arm", "b: send image worker:1",
+    ]  # fmt: skip
+    inventory = with_architectures(yard(1, 1), now)
+    assert [host.architecture for host in inventory.hosts] == ["amd64", "arm64", "amd64"]
+    kept = host(box("worker", 1), architecture="arm64", images=frozenset(both.images))
+    assert said(yard(1, 1), {"m": MASTER, "a": kept, "b": host(box("worker", 1))}, want(both)) == []
+
+
+def test_images_by_way_of_a_registry() -> None:
+    """The sentence says from where."""
+    wanted = replace(want(V1), registry="registry.example/team")
+    assert said(yard(), {"m": HostNow()}, wanted)[0] == "m: pull image master:1 from registry.example/team"
 
 
 def test_another_yard_of_the_same_name_is_not_touched() -> None:
