@@ -1,9 +1,10 @@
 """Counted costs that do not depend on the machine, kept in guard.json: `make bench-guard`.
 
-A yard of a master, one worker and one client is given 100,000 no-op tasks in rounds of 1,000, and
-200 tasks one at a time. A round begins when all is quiet and ends when it is so again, and the
-cheapest of all rounds counts: how a slow or busy machine cuts the traffic makes rounds dearer, never
-cheaper. What is counted from outside, by a relay and the kernel:
+A master and a client are given 100,000 no-op tasks in rounds of 1,000, and 200 tasks one at a time.
+How a worker cuts 1,000 tasks into leases and batches of outcomes depends on how quick the machine is
+at that moment; so in the large rounds the guard is the worker, and takes all, then settles all. The
+single tasks run in a real one. A round begins when all is quiet and ends when it is so again, and the
+cheapest round counts: a busy machine makes them dearer, never cheaper. What is counted, from outside:
 
     frames       messages both ways, heartbeats left out
     wire bytes   in these messages
@@ -23,26 +24,34 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from wiretap import Wiretap
 from yardlab import BenchLab, eventually, free_port
 
-from taskyard import Yard
-from taskyard.values import dumps
+import taskyard
+from taskyard import Yard, batch
+from taskyard import messages as m
+from taskyard.connection import Connection
+from taskyard.pending import Pending
+from taskyard.values import dumps, loads
 
 FILE = Path(__file__).resolve().parent / "guard.json"
 GROWTH = 1.1  # times what the file says, beyond which it is a failure
 TOKEN = "t" * 32
-KINDS = {"round of 1,000 tasks": (1000, 100), "single task": (1, 200)}  # tasks in a round, rounds
+CALM = 0.3  # seconds without a frame
+LARGE, LARGE_ROUNDS, SINGLE_ROUNDS = 1000, 100, 200
 PERIODIC = {"Beat", "Beaten"}
 PAIRS = (("Chunk", "Accepted"), ("Lease", "Leased"), ("Settle", "Settled"), ("Results", "Rows"))
 
-Costs = dict[str, dict[str, int]]  # by kind of round, by what is counted
+FUNCTION = "work:square"
+Counts = dict[str, int]  # by what is counted
+Costs = dict[str, Counts]  # by kind of round
 
 
 @dataclass
@@ -77,10 +86,20 @@ class Rig:
             raise SystemExit("guard: /metrics has no taskyard_journal_commits_total")
         return int(float(found[1]))
 
-    def quiet(self) -> bool:
-        """Whether every request has its answer, but for those that wait for tasks and for results."""
+    def open(self) -> Counts:
+        """How many requests of each sort have no answer; some wait for tasks and for results always."""
         frames = self.tap.counts.frames
-        return all(frames[ask] - frames[answer] == (ask in ("Lease", "Results")) for ask, answer in PAIRS)
+        return {ask: frames[ask] - frames[answer] for ask, answer in PAIRS}
+
+    def calm(self) -> Counts:
+        """`open`, once nothing has gone to and fro for a moment."""
+        end = time.monotonic() + CALM
+        seen = self.tap.counts.frames.total()
+        while time.monotonic() < end:
+            time.sleep(CALM / 10)
+            if (now := self.tap.counts.frames.total()) != seen:
+                seen, end = now, time.monotonic() + CALM
+        return self.open()
 
 
 @contextmanager
@@ -92,26 +111,64 @@ def rig() -> Iterator[Rig]:
             lab.start_master()
             tap = Wiretap(("127.0.0.1", lab.port))
             lab.environ["TASKYARD_ADDRESS"] = f"127.0.0.1:{tap.port}"
-            lab.start_workers(1)
             yield Rig(lab, tap, web)
             tap.close()
         finally:
             lab.stop()
 
 
-def rounds(rig: Rig, yard: Yard, tasks: int, count: int) -> Iterator[dict[str, int]]:
-    """What each round costs."""
+class LockstepWorker:
+    """Takes all tasks that there are, then settles them in one request."""
+
+    def __init__(self, lab: BenchLab) -> None:
+        hello = m.Hello(0, "worker", "guard", "guard", 1, "guard", taskyard.__version__, "3", slots=1,
+                        functions=[FUNCTION], digest="guard")  # fmt: skip
+        self._connection = Connection(
+            lab.environ["TASKYARD_ADDRESS"], lab.environ["TASKYARD_AUTHKEY"].encode(), lambda: hello
+        )
+        self._connection.start()
+        self._asked = self._ask()
+
+    def work(self, tasks: int) -> None:
+        outcomes: list[m.Outcome] = []
+        while sum(outcome.count for outcome in outcomes) < tasks:
+            reply = self._asked.wait()
+            assert isinstance(reply, m.Leased), reply
+            outcomes += map(_squares, reply.grants)
+            self._asked = self._ask()
+        self._connection.ask(m.Settle(0, outcomes), m.Settled)
+
+    def _ask(self) -> Pending:
+        return self._connection.send(m.Lease(0, LARGE, {FUNCTION: LARGE}))
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _squares(grant: m.Grant) -> m.Outcome:
+    values = [dumps(loads(payload) ** 2) for payload in batch.unpack(grant.block, grant.count)]
+    return m.Outcome(
+        grant.lease, grant.job, grant.first, grant.count, "completed", 1.7e9, 0.001, batch.pack(values)
+    )
+
+
+def rounds(rig: Rig, yard: Yard, tasks: int, count: int, work: Callable[[int], None]) -> Iterator[Counts]:
+    """What each round costs; `work` is called when so many tasks have been submitted."""
     payloads = [dumps(n) for n in range(1000, 1000 + tasks)]
-    line = yard.open("work:square")
+    line = yard.open(FUNCTION)
     rows = yard.job(line.job).rows(follow=True)
+    calm: Counts | None = None
     for _ in range(count + 1):  # the first one learns the pace, and asks for results
         commits, before = rig.commits(), rig.costs()
         line.extend(payloads)
         line.flush()
+        work(tasks)
         left = tasks
         while left:
             left -= next(rows).count
-        eventually(rig.quiet, "every request has its answer")
+        if calm is None:
+            calm = rig.calm()
+        eventually(lambda calm=calm: rig.open() == calm, "every request has its answer")
         after = rig.costs()
         yield {name: after[name] - before[name] for name in after} | {"commits": rig.commits() - commits}
     rows.close()
@@ -119,13 +176,21 @@ def rounds(rig: Rig, yard: Yard, tasks: int, count: int) -> Iterator[dict[str, i
     yard.delete(line.job)
 
 
+def kinds(rig: Rig, yard: Yard) -> Iterator[tuple[str, Iterator[Counts]]]:
+    """The kinds of rounds, each with its costs, to be used up one after another."""
+    with closing(LockstepWorker(rig.lab)) as worker:
+        yield "round of 1,000 tasks", rounds(rig, yard, LARGE, LARGE_ROUNDS, worker.work)
+    rig.lab.start_workers(1)
+    yield "single task", rounds(rig, yard, 1, SINGLE_ROUNDS, lambda tasks: None)
+
+
 def count() -> Costs:
     """The cheapest round of each kind."""
     found = {}
     with rig() as one, one.lab.yard() as yard:
-        for kind, (tasks, number) in KINDS.items():
-            _, *all_of_them = rounds(one, yard, tasks, number)
-            found[kind] = {name: min(costs[name] for costs in all_of_them) for name in all_of_them[0]}
+        for kind, costs in kinds(one, yard):
+            _, *all_of_them = costs
+            found[kind] = {name: min(each[name] for each in all_of_them) for name in all_of_them[0]}
     return found
 
 
@@ -140,22 +205,21 @@ def grown(found: Costs, kept: Costs) -> list[str]:
     return lines
 
 
-def syscalls(rig: Rig, yard: Yard) -> dict[str, int]:
+def syscalls(rig: Rig, yard: Yard) -> Counts:
     """System calls of the master for a round of each kind, on average, by strace."""
     assert rig.lab.master is not None
     found = {}
-    for kind, (tasks, number) in KINDS.items():
+    for kind, costs in kinds(rig, yard):
         with tempfile.NamedTemporaryFile() as table:
             words = ["strace", "-c", "-f", "-o", table.name, "-p", str(rig.lab.master.pid)]
             strace = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
             assert strace.stderr is not None
             if "attached" not in strace.stderr.readline():
                 raise SystemExit("guard: strace may not attach here")
-            for _ in rounds(rig, yard, tasks, number):
-                pass
+            number = sum(1 for _ in costs)
             strace.send_signal(signal.SIGINT)
             strace.communicate()
-            found[kind] = sum(_calls(Path(table.name).read_text())) // (number + 1)
+            found[kind] = sum(_calls(Path(table.name).read_text())) // number
     return found
 
 
