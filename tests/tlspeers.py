@@ -119,6 +119,10 @@ def worker_of(certs: CertFolder) -> ssl.SSLContext:
     return side(files(certs, "worker-a"), server=False)
 
 
+def client_of(certs: CertFolder) -> ssl.SSLContext:
+    return side(files(certs, "client"), server=False)
+
+
 def not_let_in(port: int, context: ssl.SSLContext) -> None:
     """TLS 1.3 tells a client only when it reads that it was not let in, by an alert or by the end."""
     data = b""

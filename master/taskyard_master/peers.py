@@ -13,6 +13,7 @@ class Link(Protocol):
 
     address: str  # for people: host:port
     digest: str  # how the peer proved the key
+    identity: Identity | None  # who its certificate says it is; None without TLS
     heard: float  # the monotonic clock when bytes last came
 
     def introduced(self, *, delays_acks: bool) -> None:

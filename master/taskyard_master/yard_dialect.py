@@ -8,21 +8,36 @@ import msgspec
 
 from taskyard import failpoints, messages
 from taskyard.errors import ProtocolError, RefusedError, TaskyardError
-from taskyard.messages import GREETING, Backup, Fail, Hello, Reply, Request, Results
+from taskyard.messages import (
+    GREETING,
+    Backup,
+    Beat,
+    Begin,
+    Fail,
+    Functions,
+    Hello,
+    Lease,
+    Reply,
+    Request,
+    Results,
+    Settle,
+)
 from taskyard_master.inflight import InFlight
 from taskyard_master.peers import Link, Peer, Verbs
 
 log = logging.getLogger(__name__)
 
 FAMILY = b"yard/"  # every version's greeting begins so, and no pickle does
+_CURE = "give every process its own of `taskyard certs`"
 _LARGE = (Results, Backup)  # requests whose replies may be
+_WORKERS = (Lease, Begin, Settle, Beat, Functions)  # all that a worker asks for
 MOST = 1000  # requests of one connection that are worked on at a time; beyond that its bytes wait
 
 
 class YardDialect:
     """Requests are started in the order of arrival; each may wait, and replies leave as they come."""
 
-    __slots__ = ("_in_flight", "_link", "_loop", "_service", "_welcomed", "peer")
+    __slots__ = ("_in_flight", "_link", "_loop", "_role", "_service", "_welcomed", "peer")
 
     def __init__(self, link: Link, service: Verbs, peer: Peer, loop: AbstractEventLoop) -> None:
         self.peer = peer
@@ -31,6 +46,8 @@ class YardDialect:
         self._service = service
         self._in_flight = InFlight(loop, self._freed)
         self._welcomed = False
+        # What its certificate is for; one that `taskyard certs` did not make says nothing about that.
+        self._role = link.identity.role if link.identity else ""
 
     @property
     def busy(self) -> bool:
@@ -75,6 +92,10 @@ class YardDialect:
         hello = _decode(frame[len(GREETING) :])
         if not isinstance(hello, Hello):
             raise ProtocolError("its first message is no hello")
+        if self._role not in ("", hello.role):
+            fault = f"its certificate is for a {self._role} and it comes as a {hello.role}: {_CURE}"
+            self._link.send(messages.encode(Fail(hello.seq, RefusedError.__name__, fault)))
+            raise RefusedError(fault)
         return hello
 
     async def _welcome(self, hello: Hello) -> None:
@@ -97,6 +118,8 @@ class YardDialect:
     async def _outcome(self, request: Request) -> Reply:
         """What the service answers, with the request's number; never an exception."""
         try:
+            if self._role == "worker" and not isinstance(request, (Hello, *_WORKERS)):
+                raise RefusedError(f"{type(request).__name__} is not for a worker's certificate: {_CURE}")
             if isinstance(request, Hello):
                 reply: Reply = await self._service.hello(self.peer, request)
             else:

@@ -181,7 +181,7 @@ def errors() -> Iterator[Errors]:
 class Link:
     """A connection that goes nowhere; what was sent on it can be read by who it was meant for."""
 
-    address, digest, heard = "127.0.0.1:1", "sha256", 0.0
+    address, digest, heard, identity = "127.0.0.1:1", "sha256", 0.0, None
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

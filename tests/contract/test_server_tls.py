@@ -12,19 +12,33 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripts import all_pythons, tutorial
 from serving import KEY, LOOPS, Raw, Serving, serving
 from support import eventually
-from tlspeers import careless, worker_of
-from yardcerts import CLIENT, WORKER, add, files, now, settings, tls_of, yard
+from tlspeers import careless, client_of, worker_of
+from yardcerts import CLIENT, add, files, now, settings, tls_of, yard
 
 from taskyard import Yard
 from taskyard.errors import RefusedError, TaskyardError, UnreachableError
-from taskyard.messages import Backup, Ok, Renew
+from taskyard.messages import (
+    GREETING,
+    Backup,
+    Beat,
+    Delete,
+    Fail,
+    Hello,
+    Ok,
+    Renew,
+    Status,
+    Welcome,
+    encode,
+)
 from taskyard.tls_context import side
 from taskyard_ctl.certfiles import CertFolder
+from taskyard_ctl.certs import Subject
 from taskyard_master import sealing
 
 
@@ -66,10 +80,44 @@ def gets_nothing(served: Serving, context: ssl.SSLContext) -> None:
 
 
 def test_who_has_a_certificate_and_the_key_comes_in(served: Serving, certs: CertFolder) -> None:
-    with Raw(served, sealed(worker_of(certs))).prove() as peer:
+    with Raw(served, sealed(client_of(certs))).prove() as peer:
         peer.greet()
         assert peer.ask(Renew(2, "j")) == Ok(2)
         assert len(peer.ask(Backup(3, 4 << 20)).data) == 4 << 20
+
+
+def greet(peer: Raw, role: Any) -> Any:
+    """What the master says to who comes as this."""
+    peer.send(GREETING + encode(Hello(1, role, "w1", "a", 1, "b", "0", "3", slots=1)))
+    return peer.reply()
+
+
+def test_a_worker_gets_a_workers_verbs_and_nobody_passes_for_another(
+    served: Serving, certs: CertFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the pair of a worker that was taken over, nobody submits, reads or deletes jobs."""
+    with Raw(served, sealed(worker_of(certs))).prove() as peer:
+        assert isinstance(greet(peer, "worker"), Welcome)
+        for seq, request in enumerate((Renew(0, "j"), Backup(0, 0), Delete(0, "j"), Status(0)), start=2):
+            request.seq = seq
+            reply = peer.ask(request)
+            assert isinstance(reply, Fail) and "not for a worker's certificate" in reply.message
+        assert not isinstance(peer.ask(Beat(9, [], [])), Fail)
+    for context, role in ((worker_of(certs), "client"), (client_of(certs), "worker")):
+        with Raw(served, sealed(context)).prove() as peer:
+            reply = greet(peer, role)
+            assert isinstance(reply, Fail) and "its certificate is for a" in reply.message
+            assert peer.rest() == []
+    eventually(lambda: "certificate is for a worker and it comes as a client" in caplog.text)
+
+
+def test_certificates_that_name_no_role_come_in_as_either(served: Serving, certs: CertFolder) -> None:
+    """Who has an authority of their own need not make them with `taskyard certs`."""
+    context = side(add(certs, "foreign", Subject("", "x")), server=False)
+    for role in ("client", "worker"):
+        with Raw(served, sealed(context)).prove() as peer:
+            assert isinstance(greet(peer, role), Welcome)
+            assert peer.ask(Renew(2, "j")) == Ok(2)
 
 
 def test_a_certificate_alone_is_not_enough(
@@ -102,7 +150,7 @@ def test_others_get_nothing_and_the_log_says_why(
 
 def test_a_silent_peer_does_not_stay_and_delays_nobody(served: Serving, certs: CertFolder) -> None:
     silent = Raw(served)
-    with Raw(served, sealed(worker_of(certs))).prove() as peer:
+    with Raw(served, sealed(client_of(certs))).prove() as peer:
         peer.greet()
     assert silent.rest() == []
     silent.sock.close()
@@ -124,10 +172,10 @@ def test_a_revocation_counts_at_once_and_ends_what_is_open(
 ) -> None:
     """By host, without a restart; the others stay connected."""
     mine = worker_of(certs)
-    other = Raw(served, sealed(side(files(certs, "client"), server=False))).prove()
+    other = Raw(served, sealed(client_of(certs))).prove()
     with other, Raw(served, sealed(mine)).prove() as peer:
         other.greet("c1")
-        peer.greet()
+        greet(peer, "worker")
         certs.revoke("a", now())
         assert peer.rest() == []
         assert other.ask(Renew(2, "j")) == Ok(2)
@@ -141,7 +189,7 @@ def test_a_revocation_counts_at_once_and_ends_what_is_open(
 def test_new_certificates_come_into_use_without_a_restart(
     served: Serving, certs: CertFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = worker_of(certs)
+    before = client_of(certs)
     caplog.set_level(logging.INFO)
     with Raw(served, sealed(before)).prove() as peer:
         peer.greet()
@@ -151,7 +199,7 @@ def test_new_certificates_come_into_use_without_a_restart(
         with pytest.raises(TaskyardError, match="not of the authority"):
             dial(served, before)
         assert peer.ask(Renew(2, "j")) == Ok(2)
-        with Raw(served, sealed(worker_of(certs))).prove() as another:
+        with Raw(served, sealed(client_of(certs))).prove() as another:
             another.greet("w2")
 
 
@@ -161,7 +209,7 @@ def test_files_of_no_use_are_named_and_change_nothing(
     (certs.path / "master.pem").write_text("nonsense\n")
     eventually(lambda: "stay in use" in caplog.text)
     assert "TASKYARD_TLS_CERT" in caplog.text
-    with Raw(served, sealed(worker_of(certs))).prove() as peer:
+    with Raw(served, sealed(client_of(certs))).prove() as peer:
         peer.greet()
     assert caplog.text.count("stay in use") == 1
 
@@ -171,7 +219,7 @@ def test_an_old_python_may_come_over_tls_unless_the_setting_says_no(certs: CertF
     """MD5 proves the key inside of TLS, whose ends have shown certificates."""
     with (
         serving(allow_md5=allowed, **tls_of(certs)) as served,
-        Raw(served, sealed(worker_of(certs))) as peer,
+        Raw(served, sealed(client_of(certs))) as peer,
     ):
         challenge = peer.read()
         assert challenge
@@ -201,11 +249,11 @@ def test_a_client_that_dials_again_shows_its_new_certificate(
     """Without a restart: its old one is revoked while it is connected, and a new one lies there already."""
     monkeypatch.setattr(sealing, "PERIOD", 1.0)
     with serving(**tls_of(certs)) as served:
-        environ = {**settings(certs, "worker-a"), "TASKYARD_AUTHKEY": KEY}
+        environ = {**settings(certs, "client"), "TASKYARD_AUTHKEY": KEY}
         environ["TASKYARD_ADDRESS"] = f"127.0.0.1:{served.port}"
         with Yard.from_env(environ, patience=20.0) as it:
             it.call(Renew(0, "j"))
-            certs.revoke("a", now())
-            certs.renew(WORKER, now())
+            certs.revoke("client", now())
+            certs.renew(CLIENT, now())
             eventually(lambda: "was revoked" in caplog.text)
             assert isinstance(it.call(Renew(0, "j"), timeout=20), Ok)
