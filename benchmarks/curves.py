@@ -136,7 +136,7 @@ def workers(most: float) -> Curve:
 
 
 def connections(most: float) -> Curve:
-    from scenarios.idle import crowd, next_of
+    from rows.idle import crowd, next_of
 
     curve = Curve(
         "connections",
@@ -172,8 +172,8 @@ def seconds(most: float) -> Curve:
         ["% of slot time", "tasks/s"],
         "The share of the slots' time should come near 100 % as tasks grow.",
     )
-    from scenarios.slots import run as spans_of
-    from scenarios.slots import share_of
+    from rows.slots import run as spans_of
+    from rows.slots import share_of
 
     with tempfile.TemporaryDirectory() as folder, running_yard(Path(folder), 8) as lab, lab.yard() as yard:
         _warm(yard)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from book import Book
-from scenarios.throughput import DURABLE
+from rows.throughput import DURABLE
 
 RATE, P50, P99 = "tasks/s", "ms p50", "ms p99"
 

@@ -13,12 +13,12 @@ sys.path[:0] = [str(HERE / "tasks")]
 import curves  # noqa: E402
 from book import Book, Figure  # noqa: E402
 from goals import verdicts  # noqa: E402
-from scenarios.throughput import ALL  # noqa: E402
+from rows.throughput import ALL  # noqa: E402
 
 TITLES = {
     "slots": "Time of the slots that goes into the function, two workers",
     "uneven": "Uneven tasks, two workers",
-    "bridge": "A master and two workers in containers on one bridge, the client on the host",
+    "bridge": "No-op tasks; master, two workers and client in containers on one bridge",
     "plain": "Unmodified stdlib clients: rounds of put, get, put, get",
     "payloads": "Large inputs, two workers, beside the same bytes through raw sockets and onto the disk",
     "disk": "Journal",

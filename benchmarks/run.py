@@ -12,12 +12,13 @@ import curves  # noqa: E402
 import report  # noqa: E402
 from book import Book, machine, say  # noqa: E402
 from goals import ratio, verdicts  # noqa: E402
-from scenarios import backlog, disk, idle, payloads, plain, slots, start, throughput  # noqa: E402
+from rows import backlog, bridge, disk, idle, payloads, plain, slots, start, throughput  # noqa: E402
 
 QUICK = ["throughput", "slots", "disk", "start"]
 QUICK_PEERS = ["yard", "tutorial", "pool_100"]
 SCENARIOS = {
     "throughput": lambda book, asked: throughput.measure(book, asked.peers, asked.rounds, asked.share),
+    "bridge": lambda book, asked: bridge.measure(book, asked.rounds, asked.share),
     "slots": lambda book, asked: slots.measure(book, asked.rounds, asked.share),
     "plain": lambda book, asked: plain.measure(book, asked.rounds),
     "payloads": lambda book, asked: payloads.measure(book, asked.rounds, asked.share),
