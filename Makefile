@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench bench-quick bench-curves bench-guard chaos-long screenshots clean lock
+.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench bench-quick bench-curves bench-guard chaos-long mutations screenshots clean lock
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,9 @@ bench-curves: setup ## how costs grow, 20 minutes; make bench-curves ARGS="--onl
 
 chaos-long: setup ## every fault for ten minutes, as root; writes docs/reliability.md
 	@$(BIN)/python tests/chaos/long.py
+
+mutations: setup ## variants of the master that are wrong, and the test that notices each
+	@$(BIN)/python tests/chaos/mutations.py
 
 screenshots: setup ## make docs/screenshots anew, with chromium
 	@PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py

@@ -119,7 +119,7 @@ def document(
         "*Dead* are the tasks that were made to fail, each with its reason. The controls must lose: they show that",
         "the faults were faults.",
         "",
-        "`python tests/chaos/mutations.py` turns this round: it builds variants of the product that are wrong (reply",
+        "`make mutations` turns this round: it builds variants of the product that are wrong (reply",
         "before commit, no dedupe, no waiting for the disk, no expiry of leases, attempts not counted, duplicates",
         "answered before their commit, failures of old leases accepted), and names the test that notices each.",
         "",
