@@ -57,7 +57,7 @@ class Service:
         self.submissions = Submissions(settings, self.commits, self.results, self.roster)
         self.working = Working(self.commits, self.leasing, self.roster, loop, self._arm)
         self.control = Control(settings.address, self.commits, self.roster, lambda: self.connections())
-        self.backups = Backups(journal)
+        self.backups = Backups(journal, settings.reserve)
         self.invitations = Invitations()
         self._verbs: dict[type, Callable[[Peer, Any], Awaitable[m.Reply]]] = {
             m.Open: self.submissions.open, m.Chunk: self.submissions.chunk,
