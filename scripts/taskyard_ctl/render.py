@@ -30,6 +30,20 @@ WORKER_DROP = "up memory host slots runs failed leased"
 # The terminal's width from which on results have this column, too.
 RESULT_WIDTHS = {"seconds": 60, "attempts": 90, "worker": 110}
 RESULT_NUMBERS = ("index", "attempts", "seconds")
+# What a chaos run has counted.
+CHAOS = {
+    "attempted": "tasks that were sent",
+    "accepted": "that the master answered for",
+    "completed": "that have their result",
+    "dead": "that failed for good",
+    "lost": "accepted, and without an end",
+    "duplicated": "recorded more than once",
+    "unexpected": "wrong, changed, or never sent",
+    "recovered": "not answered for, and there all the same",
+    "executions": "runs that the tasks noted themselves; in containers they cannot",
+    "reruns": "of them beyond the first: the price of a kill",
+    "charged": "attempts that a kill cost a task: it should cost none",
+}
 STYLES = {
     "completed": "green", "idle": "green", "running": "cyan", "open": "cyan", "closed": "green",
     "dead": "red", "incomplete": "red", "missing": "red", "cancelled": "yellow", "draining": "yellow",
@@ -176,20 +190,21 @@ def listing(functions: "dict[str, float]", faults: "dict[str, str]") -> Renderab
 
 def chaos(report: "dict[str, Any]") -> RenderableType:
     """What a chaos run has come to."""
-    table = fitting.table("", Column("", justify="right"))
-    for name in (
-        "attempted", "accepted", "completed", "dead", "lost", "duplicated", "unexpected", "recovered",
-        "executions", "reruns", "charged",
-    ):  # fmt: skip
+    table = fitting.table("", Column("", justify="right"), "", header=False)
+    for name, text in CHAOS.items():
         bad = name in ("dead", "lost", "duplicated", "unexpected") and report[name]
-        table.add_row(name, Text(f"{report[name]:,}", style="red" if bad else ""))
+        known = report["executions"] or name not in ("executions", "reruns")
+        shown = f"{report[name]:,}" if known else "-"
+        table.add_row(name, Text(shown, style="red" if bad else ""), Text(text, style="dim"))
     for name, count in report["faults"].items():
-        table.add_row(name, f"{count:,}")
-    table.add_row("seconds", f"{report['seconds']:,}")
+        table.add_row(name, f"{count:,}", Text("that really happened", style="dim"))
+    table.add_row("seconds", f"{report['seconds']:,}", Text("with the wait for the rest", style="dim"))
     verdict = report["verdict"]
-    words = {"held": "nothing was lost", "broken": "BROKEN"}.get(verdict, verdict)
+    words = {"held": "nothing was lost, nothing was recorded twice", "broken": "BROKEN"}.get(verdict, verdict)
     return Group(
-        table, Text(f"{words} (seed {report['seed']})", style="green" if verdict == "held" else "red")
+        table,
+        *(Text(text, style="red") for text in report["violations"]),
+        Text(f"{words} (seed {report['seed']})", style="green" if verdict == "held" else "red"),
     )
 
 

@@ -123,6 +123,9 @@ def document(
         "before commit, no dedupe, no waiting for the disk, no expiry of leases, attempts not counted, duplicates",
         "answered before their commit, failures of old leases accepted), and names the test that notices each.",
         "",
+        "`taskyard chaos` does the first of these to a yard of your own, as processes or in containers, and prints",
+        "such a row for it.",
+        "",
         "Not tried here: real power loss, real hosts and their networks, ARM; delays of packets.",
     ]
     if failed or skipped:

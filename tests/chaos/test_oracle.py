@@ -8,6 +8,7 @@ import pytest
 
 from taskyard import batch
 from taskyard.messages import JobStatus, Row
+from taskyard_ctl import render
 from taskyard_ctl.chaos.oracle import Log, Report, check
 
 TASKS = 10
@@ -97,3 +98,14 @@ def test_what_is_said_after_the_end_is_dropped(tmp_path: Path) -> None:
         log.close()
     assert (tmp_path / "log").read_text() == '{"accepted": 3}\n'
     assert (tmp_path / "other").read_text() == ""
+
+
+def test_people_are_told_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(seed=5, accepted=TASKS, completed=TASKS - 1, lost=1, faults={"worker kills": 60})
+    report.violations.append("I1: task 3 was accepted and has no end")
+    render.console().print(render.chaos(report.to_dict()))
+    *table, why, verdict = capsys.readouterr().out.splitlines()
+    assert ["lost", "1", "accepted,"] in [line.split()[:3] for line in table]
+    assert ["executions", "-"] in [line.split()[:2] for line in table], "no run was noted: not none"
+    assert why == report.violations[0]
+    assert verdict == "BROKEN (seed 5)"

@@ -90,7 +90,11 @@ def _measure(
             time.sleep(0.1)
     finally:
         faults.finish()
-    say("no more faults: waiting for the rest of the tasks")
+    lease = yard.connection.welcome.lease if yard.connection.welcome else 0.0
+    say(
+        "no more faults: waiting for the rest of the tasks; what a worker held that died together with"
+        f" the master comes back after a lease, {lease:g} s"
+    )
     if not load.finish(REST_S) or not rest(yard, load.job, REST_S):
         say(f"the job {load.job} has not come to rest within {REST_S:.0f} s")
     seconds = time.monotonic() - begun
