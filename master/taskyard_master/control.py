@@ -37,12 +37,17 @@ class Control:
     def overview(self, job: str = "") -> m.StatusReply:
         """Master, jobs (or the one that `job` names) and workers, as they are."""
         ids = [self._ledger.find(job)] if job else self._ledger.jobs()
-        jobs = [self._noted(self._ledger.status(name)) for name in ids]
+        able: dict[str, bool] = {}  # by function: many jobs share one, and there may be many workers
+        jobs = [self._noted(self._ledger.status(name), able) for name in ids]
         workers = [w.status(self._ledger.holding(boot)) for boot, w in self._roster.by_boot.items()]
         return m.StatusReply(0, self.master(), jobs, workers)
 
-    def _noted(self, job: m.JobStatus) -> m.JobStatus:
-        if job.ready and not job.note and not self._roster.able(job.function):
+    def _noted(self, job: m.JobStatus, able: dict[str, bool]) -> m.JobStatus:
+        if not job.ready or job.note:
+            return job
+        if job.function not in able:
+            able[job.function] = self._roster.able(job.function) > 0
+        if not able[job.function]:
             lacking = f"no joined worker can run {job.function}"
             job.note = lacking if self._roster.joined else "no workers yet: taskyard scale 2"
         return job
