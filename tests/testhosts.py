@@ -209,6 +209,15 @@ class Project:
         found: dict[str, Any] = json.loads(self("status", "--json"))
         return found
 
+    def certificate(self, host: str, role: str) -> dict[str, Any]:
+        """What the certificate says that the first container of a role on a host has, as OpenSSL reads it."""
+        look = "import _ssl, json; print(json.dumps(_ssl._test_decode_cert('/run/secrets/cert.pem')))"
+        name = self.hosts[host].docker(f"ps --format '{{{{.Names}}}}' --filter label=taskyard.role={role}")
+        found: dict[str, Any] = json.loads(
+            self.hosts[host].docker(f'exec {name.split()[0]} python -c "{look}"')
+        )
+        return found
+
     def joined(self) -> list[str]:
         """The hosts of the workers that take part, one name a worker."""
         return sorted(w["host"] for w in self.status()["workers"] if w["state"] in ("idle", "running"))

@@ -25,13 +25,18 @@ from taskyard_ctl.ssh import Link
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_CURES = {
+    "could not select device driver": "its engine knows no graphics cards: install their vendor's container"
+    " toolkit there, or take gpus out of hosts.toml",
+}
 FAULTS = (docker.errors.DockerException, requests.RequestException, OSError)
 
 
 def reason(fault: Exception) -> str:
-    """What an engine said, in one line."""
+    """What an engine said, in one line, and what to do about it where that is known."""
     text = " ".join(str(getattr(fault, "explanation", None) or fault).split())
-    return "the connection broke off" if isinstance(fault, requests.ConnectionError) else text
+    cures = [f"{text}: {cure}" for said, cure in _CURES.items() if said in text]
+    return "the connection broke off" if isinstance(fault, requests.ConnectionError) else (cures or [text])[0]
 
 
 def _named(

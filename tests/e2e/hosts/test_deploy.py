@@ -3,13 +3,21 @@
 import json
 import re
 import signal
+import ssl
+import sys
+import time
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import eventually
 from test_shipping import make_small
-from testhosts import CONTAINERD, TASKS, Project, TestHost
+from testhosts import CONTAINERD, TASKS, Project, TestHost, sh
+
+from taskyard_ctl.site import Site
+from taskyard_ctl.yard import YardFolder
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -285,6 +293,61 @@ def test_limits_mounts_and_revoked_hosts(yard: Project) -> None:
     yard("certs", "hosts.toml", "--renew", "three")
     yard("deploy")
     assert yard.joined() == ["three"]
+
+
+def test_graphics_cards_where_there_are_none(yard: Project) -> None:
+    """Is told in one line with its cure; nothing else of that host is started, and it can be put right."""
+    two = f'ssh = "root@{yard.hosts["two"].address}"'
+    yard.inventory(
+        two=f'{two}\ngpus = "all"', three=f'ssh = "root@{yard.hosts["three"].address}"\nworkers = 0'
+    )
+    said = yard("deploy", "hosts.toml", code=5)
+    [line] = [line for line in said.splitlines() if line.startswith("taskyard: ")]
+    assert line.startswith("taskyard: two: could not select device driver")
+    assert line.endswith(": install their vendor's container toolkit there, or take gpus out of hosts.toml")
+    assert not yard.hosts["two"].docker("ps -aq")
+    yard.inventory()
+    yard("deploy")
+    assert yard.joined() == ["three", "three", "two", "two"]
+
+
+RENEWS_NOTHING = """
+import sys
+from datetime import timedelta
+from taskyard_ctl import certs, cli
+certs.RENEW = timedelta(0)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_certificates_near_their_end(yard: Project) -> None:
+    """A deploy makes new ones and sends them; workers go on, and no task is lost or run twice."""
+    yard("deploy", "hosts.toml", "--dry-run")
+    site = Site.of_words(YardFolder(yard.path), (str(yard.path / "hosts.toml"),))
+    then = datetime.now(UTC).replace(microsecond=0) - timedelta(days=350)
+    for subject in site._subjects():
+        site.certs.renew(subject, then)
+    old = [sys.executable, "-c", RENEWS_NOTHING, "deploy", "hosts.toml"]  # as of eleven months ago
+    sh("env", "-C", str(yard.path), *old, env=yard.lab.environ())
+    before = {role: yard.certificate(host, role) for host, role in (("one", "master"), ("two", "worker"))}
+    assert all(ends(cert) - time.time() < 16 * 86400 for cert in before.values())
+
+    job = yard("submit", "jobs:slow", "--range", "0:400").strip()
+    yard("deploy")
+    assert re.search(r"renewed \S+/worker-two\.pem: it ends on \d{4}", yard.said)
+    for (host, role), cert in zip((("one", "master"), ("two", "worker")), before.values(), strict=True):
+        now = yard.certificate(host, role)
+        assert ends(now) - time.time() > 300 * 86400 and now["serialNumber"] != cert["serialNumber"]
+    results = yard.results(job)
+    assert [result["value"][0] for result in results] == list(range(400))
+    assert {result["attempts"] for result in results} == {1}
+    assert yard.joined() == ["three", "three", "two", "two"]
+    yard("deploy")
+    assert "nothing is to do" in yard.said
+
+
+def ends(certificate: dict[str, Any]) -> float:
+    return ssl.cert_time_to_seconds(certificate["notAfter"])
 
 
 def test_the_journal_moves_to_another_host(yard: Project) -> None:

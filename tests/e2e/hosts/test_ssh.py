@@ -14,7 +14,7 @@ from support import eventually
 from testhosts import Lab, TestHost, sh
 
 from taskyard.errors import EngineError, RefusedError, TaskyardError, UnreachableError
-from taskyard_ctl.inventory import Host
+from taskyard_ctl.inventory import Host, host_name
 from taskyard_ctl.ssh import Link, connect
 
 
@@ -118,6 +118,27 @@ def test_all_hosts_at_once(reach: Lab, one: TestHost) -> None:
         assert list(up) == ["one"] and list(faults) == ["gone"]
     finally:
         up["one"].close()
+
+
+def test_a_host_behind_another_one(reach: Lab, one: TestHost) -> None:
+    """By ProxyJump of the ssh config, as an alias or for an address: engine and ports ride along."""
+    inner = reach.host("two")
+    rule = f"INPUT ! -i lo -p tcp --dport 22 ! -s {one.address} -j REJECT --reject-with tcp-reset"
+    inner.run(f"iptables -I {rule}")
+    jump = f"ProxyJump root@{one.address}"
+    try:
+        assert isinstance(fault(Host("inner", f"root@{inner.address}")), UnreachableError)
+        reach.configure("Host behind", f"HostName {inner.address}", "User root", jump,
+                        f"Host {inner.address}", jump, "Host *")  # fmt: skip
+        for target in ("behind", f"root@{inner.address}"):
+            with Link(Host("inner", target), ports=[22]) as link:
+                assert link.docker.info()["Name"] == "two"
+                with socket.create_connection(("127.0.0.1", link.ports[22]), 5) as peer:
+                    assert peer.recv(4) == b"SSH-"
+        assert host_name(Host("inner", "behind")) == inner.address
+    finally:
+        inner.run(f"iptables -D {rule}")
+        reach.configure()
 
 
 def test_a_key_with_a_passphrase_in_an_agent(
