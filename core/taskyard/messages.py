@@ -306,6 +306,7 @@ class Beat(Struct):
     running: list[Running] = []
     state: Literal["running", "draining", "drained"] = "running"
     memory: int = 0
+    said: list[tuple[str, str]] = []  # the latest lines that tasks printed: "job/index" and text
 
 
 class Beaten(Struct):

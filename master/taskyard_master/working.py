@@ -27,6 +27,9 @@ class Working:
         self._roster = roster
         self._loop = loop
         self._arm = arm
+        self.hearers: list[
+            Callable[[str, list[tuple[str, str]]], None]
+        ] = []  # of what tasks print, by worker
 
     def _worker(self, peer: Peer) -> Worker:
         worker = self._roster.by_boot.get(peer.hello.boot) if peer.hello else None
@@ -86,6 +89,9 @@ class Working:
         worker.running, worker.memory = request.running, request.memory
         worker.leaving = request.state == "draining"  # by itself: it was told to stop
         worker.drained = request.state == "drained"
+        if request.said:
+            for hear in self.hearers:
+                hear(worker.hello.name, request.said)
         drop = self._ledger.renew(worker.hello.boot, request.leases, time.monotonic())
         return m.Beaten(request.seq, drop)
 

@@ -151,6 +151,25 @@ def test_cancel_and_requeue_by_keyboard(page: Page, lab: Lab) -> None:
         expect(page.locator(".actions .state")).to_have_text("done")
 
 
+def test_the_log_shows_what_tasks_print_by_job(page: Page, lab: Lab) -> None:
+    """As text, whatever it looks like; a job's page leads there."""
+    (Path(lab.environ["TASKYARD_TASKS_DIR"]) / "open").touch()  # nothing waits any more
+    with lab.yard() as yard:
+        job = yard.submit("pictures:talk", range(3), name="chatter")
+        job.wait(20)
+    page.goto(f"{web(lab)}/#/jobs/{job.id}")
+    page.get_by_role("main").get_by_role("link", name="Log").click()
+    for n in range(3):
+        line = f"[{job.id}/{n}] picture {n} <b>smiles</b>"
+        expect(page.locator(".log p").filter(has_text=line)).to_have_count(1)
+    page.get_by_label("Only lines about this job").fill("chatter")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.locator(".log")).to_contain_text("picture 2 <b>smiles</b>")
+    page.get_by_label("Only lines about this job").fill("thumbnails")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.locator(".log")).not_to_contain_text("smiles")
+
+
 def test_the_keyboard_goes_everywhere(page: Page, lab: Lab) -> None:
     """The skip link, the pages, and a header that stays in view."""
     page.keyboard.press("Tab")

@@ -177,6 +177,25 @@ def test_what_tasks_print_is_tagged(master: Master) -> None:
     eventually(lambda: worker.out == expected, "tagged lines")
 
 
+def test_heartbeats_carry_the_latest_of_what_tasks_print(master: Master) -> None:
+    """A few lines of it, shortened, and each once."""
+    master.worker("def work(n): print('hello', n, 'x' * 1000)")
+    connection = master.join().welcome()
+    connection.grant(grant(1, 0, list(range(50))))
+    connection.settled(*range(50))
+    said: list[tuple[str, str]] = []
+    while ("job/49", ("hello 49 " + "x" * 1000)[:300]) not in said:
+        beat = connection.next(Beat)
+        assert len(beat.said) <= 20
+        said += beat.said
+    assert len(said) == len(set(said))
+    connection.grant(grant(2, 50, [0]))
+    connection.settled(*range(51))
+    while "job/50" not in [tag for tag, _ in said]:
+        said += connection.next(Beat).said
+    assert len(said) == len(set(said))
+
+
 def test_plain_tasks_run_the_set_function(master: Master) -> None:
     master.worker(SQUARE, function="tasks:work")
     connection = master.join().welcome()

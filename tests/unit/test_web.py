@@ -267,6 +267,22 @@ def test_the_log_is_filtered_and_bounded() -> None:
     assert [line["n"] for line in ring.after(0, job="j1")] == [1500]
 
 
+def test_what_tasks_print_is_in_the_log_and_pushes_nothing_out() -> None:
+    import logging
+
+    ring = LogRing()
+    record = logging.getLogger("test-web").makeRecord("x", logging.INFO, "", 0, "the master begins", (), None)
+    ring.emit(record)
+    for number in range(3000):
+        ring.said("w-1", [(f"abc/{number}", "x" * 10_000)])
+    ring.said("w-2", [("def/7", "hello"), ("slot 3", "between tasks")] * 100)
+    assert next(line["text"] for line in ring.after(0, most=5000)) == "the master begins"
+    assert len(ring.prints) == 1000 and len(ring.prints[0]["text"]) == 300
+    newest = ring.after(0, job="def")
+    assert len(newest) == 10 and {(line["worker"], line["task"]) for line in newest} == {("w-2", "def/7")}
+    assert [line["job"] for line in ring.after(ring.last - 1, worker="w-2")] == [""]
+
+
 def test_metrics_have_bounded_labels(huge: StatusReply) -> None:
     control = SimpleNamespace(overview=lambda: huge)
     service = SimpleNamespace(control=control, journal=SimpleNamespace(commits=5))

@@ -28,7 +28,7 @@ from taskyard_worker.link import Link
 from taskyard_worker.outbox import Outbox
 from taskyard_worker.pace import Paces
 from taskyard_worker.pieces import Piece
-from taskyard_worker.prints import Printer
+from taskyard_worker.prints import Printer, Recent
 from taskyard_worker.process import Start
 from taskyard_worker.pulse import Pulse
 from taskyard_worker.slots import Limits, Slots
@@ -50,11 +50,12 @@ class Agent:
         self.changed = asyncio.Event()  # set after every turn
         self.link = Link(settings, self)
         self.printer = Printer()
+        self.said = Recent()
         self.slots = Slots(
             Start(watcher.folder, settings.payload, settings.allow, watcher.python),
             Limits(settings.slots, settings.recycle, settings.print),
             self,
-            self.printer.line,
+            self._printed,
         )
         self.outbox = Outbox()
         self._settings = settings
@@ -146,6 +147,10 @@ class Agent:
         else:
             self._release([piece])
         self._soon()
+
+    def _printed(self, tag: str, line: str) -> None:
+        self.printer.line(tag, line)
+        self.said.add(tag, line)
 
     def hungry(self) -> None:
         self._soon()

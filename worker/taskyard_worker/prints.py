@@ -17,6 +17,8 @@ from taskyard_worker import memory
 _PART = 64 << 10  # a line longer than this is cut into several
 _READ = 64 << 10
 _LEFT = 64  # reads of what a slot has left behind
+RECENT = 20  # lines that one heartbeat carries
+RECENT_LENGTH = 300  # characters of each
 _BACKLOG = 4 << 20  # bytes that wait for a stdout that nobody reads, before lines are dropped
 
 
@@ -132,6 +134,25 @@ class Listener:
                 break
             self._prints.feed(data)
         self._prints.end(tag)
+
+
+class Recent:
+    """The latest lines, shortened, for the master to show: all of them are in the worker's own log."""
+
+    def __init__(self) -> None:
+        self._lines: collections.deque[tuple[str, str]] = collections.deque(maxlen=RECENT)
+
+    def add(self, tag: str, text: str) -> None:
+        self._lines.append((tag, text[:RECENT_LENGTH]))
+
+    def take(self) -> list[tuple[str, str]]:
+        """What came since the last time."""
+        lines = list(self._lines)
+        self._lines.clear()
+        return lines
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
 
 
 class Printer:

@@ -10,10 +10,11 @@ from taskyard import failpoints
 from taskyard.messages import Beat, Beaten, Held, Reply, Running
 from taskyard_worker.identity import Beacon, Identity, memory
 from taskyard_worker.link import Link
+from taskyard_worker.prints import Recent
 from taskyard_worker.slots import Slots
 
 BEAT_SECONDS = 10.0  # between two at most
-NEWS_SECONDS = 2.0  # between two at least, while what runs changes
+NEWS_SECONDS = 2.0  # between two at least, while what runs changes or prints
 SILENCE_SECONDS = 3.0  # without a byte from the master, and a whole lease: its connection is given up
 
 
@@ -22,6 +23,9 @@ class Heart(Protocol):
 
     @property
     def state(self) -> Literal["running", "draining", "drained"]: ...
+
+    @property
+    def said(self) -> Recent: ...
 
     def held(self) -> Iterator[Held]: ...
 
@@ -58,7 +62,8 @@ class Pulse:
     def _beat(self, running: list[Running]) -> None:
         leases = sorted({held.lease for held in self._heart.held()})
         used = memory([os.getpid(), *self._slots.pids()])
-        self._link.request(Beat(0, leases, running, self._heart.state, used), self._on_beaten)
+        said = self._heart.said.take()
+        self._link.request(Beat(0, leases, running, self._heart.state, used, said), self._on_beaten)
         failpoints.passing("beat.after")
         silent = time.monotonic() - self._link.heard
         if silent > max(SILENCE_SECONDS, self.lease_seconds):
@@ -67,7 +72,8 @@ class Pulse:
     async def _rest(self, seconds: float, told: list[Running]) -> None:
         """Wait so long, or until there is an order, or until something else runs than the master was told.
 
-        So people see what runs, and a worker that is idle or at one long task says nothing in between.
+        So people see what runs and what it prints, and a worker that is idle or at one long task says
+        nothing in between.
         """
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
@@ -75,7 +81,7 @@ class Pulse:
                 await asyncio.wait_for(self._now.wait(), min(left, NEWS_SECONDS))
                 return
             except TimeoutError:
-                if _tasks(self._slots.running()) != _tasks(told):
+                if self._heart.said or _tasks(self._slots.running()) != _tasks(told):
                     return
 
     def _on_beaten(self, reply: Reply | None) -> None:

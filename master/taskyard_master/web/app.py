@@ -1,6 +1,7 @@
 """Routes of the dashboard: pages, JSON, the stream, metrics, health."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -138,9 +139,10 @@ class Dashboard:
 
     async def _logs(self, request: Request) -> Response:
         query = request.query_params
-        lines = self._log.after(
-            _number(request, "after"), worker=query.get("worker", ""), job=query.get("job", "")
-        )
+        job = query.get("job", "")
+        with contextlib.suppress(TaskyardError):  # the log knows jobs by their ids
+            job = self._service.ledger.find(job) if job else ""
+        lines = self._log.after(_number(request, "after"), worker=query.get("worker", ""), job=job)
         return JSONResponse({"lines": lines, "last": self._log.last})
 
     async def _metrics(self, request: Request) -> Response:

@@ -57,6 +57,7 @@ async def dashboard(service: Service, settings: Settings) -> AsyncIterator[None]
         return
     ring = LogRing()
     logging.getLogger().addHandler(ring)
+    service.working.hearers.append(ring.said)
     board = Dashboard(service, ring)
     hosts = LOCAL | ({host} if host not in ANY else set()) | set(settings.web_hosts)
     config = uvicorn.Config(
@@ -87,6 +88,7 @@ async def dashboard(service: Service, settings: Settings) -> AsyncIterator[None]
             server.should_exit = True
             await asyncio.wait({serving}, timeout=3)
         logging.getLogger().removeHandler(ring)
+        service.working.hearers.remove(ring.said)
 
 
 def _report(task: "asyncio.Task[None]") -> None:

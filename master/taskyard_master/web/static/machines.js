@@ -33,15 +33,15 @@ export function logPage(main, ofWorker = "", ofJob = "") {
   main.append(el("h1", {}, "Log"));
   const field = (label, value) => el("input", { type: "search", placeholder: label, "aria-label": `Only lines about this ${label}`, size: 16, value, onchange: again });
   const worker = field("worker", ofWorker), job = field("job", ofJob);
-  const lines = el("div", { class: "log", role: "log", "aria-live": "off", tabindex: "0", "aria-label": "Log of the master" });
+  const lines = el("div", { class: "log", role: "log", "aria-live": "off", tabindex: "0", "aria-label": "Log of the master and of tasks" });
   main.append(el("form", { class: "actions", onsubmit: (event) => { event.preventDefault(); again(); } }, worker, job, el("button", {}, "Filter")),
-    lines, el("p", { class: "quiet small" }, "The latest lines of the master. What tasks print stays with their workers: taskyard logs -f --job JOB"));
+    lines, el("p", { class: "quiet small" }, "The latest lines of the master, and of what tasks print: up to 20 lines of a worker every two seconds. All of it: taskyard logs -f --job JOB"));
   let after = 0;
   const source = poll(1000, () => `/api/log?${new URLSearchParams({ after, worker: worker.value, job: job.value })}`, (data) => {
     const end = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 30;
     for (const line of data.lines) {
       if (line.n <= after) continue;
-      lines.append(el("p", { class: line.level }, el("time", {}, clock(line.at)), line.level === "info" ? " " : ` ${line.level}: `, line.text));
+      lines.append(el("p", { class: line.level }, el("time", {}, clock(line.at)), before(line), line.text));
     }
     after = Math.max(after, data.last);
     if (data.last < after) again(); // the master is a new one
@@ -49,6 +49,10 @@ export function logPage(main, ofWorker = "", ofJob = "") {
     while (lines.children.length > 1000) lines.firstChild.remove();
     if (end) lines.scrollTop = lines.scrollHeight;
   });
+  function before(line) {
+    if (line.level === "print") return el("span", { class: "quiet" }, ` [${line.task}] `);
+    return line.level === "info" ? " " : ` ${line.level}: `;
+  }
   function again() { after = 0; lines.replaceChildren(); source.load(); }
   return source;
 }

@@ -26,7 +26,7 @@ export function overview(main) {
       top([yard.completed, yard.leased, yard.backlog, yard.dead, yard.busy, yard.slots, yard.worker_states, Math.round(yard.eta ?? -1), yard.rate], () => figures([
         ["completed", number(yard.completed)], ["rate", rate(yard.rate)], ["running", number(yard.leased)], ["waiting", number(yard.backlog)],
         ["time left", seconds(yard.eta)], ["failed for good", number(yard.dead), yard.dead > 0],
-        ["slots busy", `${number(yard.busy)} of ${number(yard.slots)}`], [missing ? `workers, ${number(missing)} missing` : "workers", number(yard.workers), missing > 0]]));
+        ["slots busy", number(yard.busy), false, number(yard.slots)], [missing ? `workers, ${number(missing)} missing` : "workers", number(yard.workers), missing > 0]]));
       charts(yard.samples.at(-1), () => el("div", { class: "charts" }, rateChart(yard.samples, 1, "Tasks completed a second"), rateChart(yard.samples, 4, "Tasks waiting", number)));
       const more = yard.jobs_in_all > yard.jobs.length;
       list([yard.jobs, yard.jobs_in_all], () => [el("h2", {}, "Jobs"), table(more ? `The latest ${yard.jobs.length} of ${number(yard.jobs_in_all)}` : "All jobs", COLUMNS, yard.jobs.map(row), "no jobs yet: taskyard submit MODULE:FUNCTION --range 0:10")]);
@@ -67,7 +67,7 @@ export function jobPage(main, id) {
       job.unfinished || job.state === "open" ? el("button", { class: "danger", onclick: () => act("cancel", `Cancel job ${name}? What is unfinished ends, for good.`, "Cancel job") }, "Cancel job") : null,
       job.dead ? el("button", { onclick: () => act("requeue", `Run the ${number(job.dead)} failed tasks of ${name} again?`, "Run again") }, "Requeue failed tasks") : null,
       el("a", { href: `#/log//${encodeURIComponent(job.id)}` }, "Log")));
-    counts(job, () => [el("div", { class: "wide" }, progress(job)), figures([[`completed of ${number(job.total)}`, number(job.completed)], ["running", number(job.leased)], ["ready", number(job.ready)], ["delayed", number(job.delayed + job.suspect)],
+    counts(job, () => [el("div", { class: "wide" }, progress(job)), figures([["completed", number(job.completed), false, number(job.total)], ["running", number(job.leased)], ["ready", number(job.ready)], ["delayed", number(job.delayed + job.suspect)],
       ["failed for good", number(job.dead), job.dead > 0], ["tried again", number(job.retries)], ["rate", rate(job.rate)], ["time left", job.unfinished ? seconds(job.eta) : "–"], ["worker time", seconds(job.seconds)]]), job.note ? el("p", {}, job.note) : el("span")]);
     failed([data.failed, job.dead], () => data.failed.length ? [el("h2", {}, "Failed tasks"), table(`${number(data.failed.length)} of ${number(job.dead)}`, [["Task", "n"], ["Why", "wrap"], ["Attempts", "n"], ["Worker"], ["Host"]],
       data.failed.map((f) => [f.index, el("div", {}, `${f.type || f.reason}: ${f.message}`, f.traceback ? el("details", {}, el("summary", {}, "traceback"), el("pre", { tabindex: "0" }, f.traceback)) : null), f.attempts, f.worker, f.host]))] : []);
