@@ -12,6 +12,8 @@ from taskyard_master.commits import Commits
 from taskyard_master.leasing import Leasing, Wanted
 from taskyard_master.workers import Peer, Roster, Worker
 
+Hear = Callable[[str, list[tuple[str, str]]], None]  # takes what tasks of a worker print, see messages.Beat
+
 
 class Working:
     """`arm` is called where the ledger may have got something to do by itself."""
@@ -27,9 +29,7 @@ class Working:
         self._roster = roster
         self._loop = loop
         self._arm = arm
-        self.hearers: list[
-            Callable[[str, list[tuple[str, str]]], None]
-        ] = []  # of what tasks print, by worker
+        self.hearers: list[Hear] = []
 
     def _worker(self, peer: Peer) -> Worker:
         worker = self._roster.by_boot.get(peer.hello.boot) if peer.hello else None
