@@ -1,5 +1,6 @@
 """The goals, and what was measured beside each: met, not met, or not measured."""
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,9 +43,15 @@ def verdicts(book: Book) -> list[Verdict]:
 def ratio(
     book: Book, scenario: str, unit: str, ours: str, theirs: str, unit_of_theirs: str = ""
 ) -> float | None:
-    """Ours divided by theirs, medians of one run; None where one is missing."""
-    a, b = book.median(scenario, ours, unit), book.median(scenario, theirs, unit_of_theirs or unit)
-    return a / b if a and b else None
+    """Ours divided by theirs: median of the rounds' ratios, so that a load that came and went weighs little.
+
+    None where one is missing.
+    """
+    a = book.find(scenario, ours, unit)
+    b = book.find(scenario, theirs, unit_of_theirs or unit)
+    if not a or not b:
+        return None
+    return statistics.median(mine / other for mine, other in zip(a.values, b.values, strict=False))
 
 
 def _rate_beside(side: str, least: float) -> Callable[[Book], tuple[str, bool] | None]:
@@ -113,11 +120,10 @@ def _restart(book: Book) -> tuple[str, bool] | None:
 
 
 def _plain(book: Book) -> tuple[str, bool] | None:
-    ours, theirs = (
-        book.median("plain", f"{side}, 20 connections", "rounds/s")
-        for side in ("taskyard", "tutorial master")
-    )
-    return (f"{ours / theirs:.2f}x", ours >= theirs) if ours and theirs else None
+    found = ratio(
+        book, "plain", "rounds/s", "taskyard, 20 connections", "tutorial master, 20 connections"
+    )  # fmt: skip
+    return (found and (f"{found:.2f}x", found >= 1)) or None
 
 
 def _connects(book: Book) -> tuple[str, bool] | None:

@@ -12,7 +12,7 @@ sys.path[:0] = [str(HERE / "tasks")]
 
 import curves  # noqa: E402
 from book import Book, Figure  # noqa: E402
-from goals import verdicts  # noqa: E402
+from goals import ratio, verdicts  # noqa: E402
 from rows.throughput import ALL  # noqa: E402
 
 TITLES = {
@@ -78,17 +78,17 @@ def _peers(book: Book) -> Iterator[str]:
     rates = sorted(book.of("throughput"), key=lambda figure: -figure.median)
     if not rates:
         return
-    tutorial = book.median("throughput", ALL["tutorial"], "tasks/s")
     yield from (
         "", "## No-op tasks, and one at a time", "",
         "One client, two workers; `n * n` for all; every result is checked. Peers take turns, each round in"
-        " processes of its own. Median, and least to most of the rounds.", "",
+        " processes of its own. Median, and least to most; ratios are medians of the rounds'.", "",
         "| | tasks/s | beside the tutorial | one task, ms p50 | ms p99 | keeps |",
         "|---|---|---|---|---|---|",
     )  # fmt: skip
     modules = {side: importlib.import_module(f"peers.{peer}") for peer, side in ALL.items()}
     for figure in rates:
-        beside = f"{figure.median / tutorial:.3g}x" if tutorial else ""
+        found = ratio(book, "throughput", "tasks/s", figure.side, ALL["tutorial"])
+        beside = f"{found:.3g}x" if found else ""
         p50, p99 = (book.find("single", figure.side, unit) for unit in ("ms p50", "ms p99"))
         yield (
             f"| {figure.side} | {_spread(figure)} | {beside} | {_spread(p50)} | {_spread(p99)}"

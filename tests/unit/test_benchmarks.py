@@ -19,8 +19,8 @@ def book(yard: float = 700_000.0) -> Book:
     found = Book()
     for rate in (yard, yard * 2, yard / 2):
         found.add("throughput", "taskyard", "tasks/s", rate, "1,000,000 tasks a round")
-    found.add("throughput", "tutorial pattern", "tasks/s", 7000.0)
-    found.add("throughput", "Pool, chunk 100", "tasks/s", 2_000_000.0)
+        found.add("throughput", "tutorial pattern", "tasks/s", 7000.0 if rate <= yard else 14_000.0)
+        found.add("throughput", "Pool, chunk 100", "tasks/s", 2_000_000.0)
     for side, p50, p99 in (("taskyard", 0.6, 1.3), ("tutorial pattern", 0.2, 0.9), ("Huey", 1.0, 3.0)):
         found.add("single", side, "ms p50", p50)
         found.add("single", side, "ms p99", p99)
@@ -28,7 +28,7 @@ def book(yard: float = 700_000.0) -> Book:
     return found
 
 
-def test_goals_are_judged_by_medians_of_the_same_run() -> None:
+def test_goals_are_judged_by_the_median_of_the_rounds() -> None:
     judged = {verdict.goal: verdict for verdict in verdicts(book())}
     assert judged[">= 100x the tutorial pattern"].measured == "100x"
     assert judged[">= 100x the tutorial pattern"].met
