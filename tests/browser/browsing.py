@@ -36,7 +36,12 @@ def train(n):
     return n
 
 
-def talk(n):
+def faces(n):
+    print(f"picture {n}: {n * 7 % 5} faces, the first looks {'left' if n % 3 else 'right'}")
+    return n
+
+
+def markup(n):
     print("picture", n, "<b>smiles</b>")
     return n
 

@@ -29,6 +29,7 @@ def all_of(browser: Browser, lab: Lab) -> None:
         shoot(page, lab, "jobs", "jobs", "td")
         shoot(page, lab, "workers", "workers", "td li")
         shoot(page, lab, "job", "jobs/thumbnails", "summary")
+        shoot(page, lab, "log", "log", ".log .print")
     with looking(browser, lab, viewport=WIDE, color_scheme="dark") as page:
         shoot(page, lab, "timeline-dark", "timeline", "rect.running")
     with looking(browser, lab, viewport=PHONE) as page:
@@ -47,6 +48,7 @@ def main() -> None:
             with lab.yard() as yard:
                 yard.submit("pictures:resize", range(6_000), name="thumbnails")
                 yard.submit("pictures:train", range(200), name="models")
+                yard.submit("pictures:faces", range(60), name="portraits")
                 yard.submit("pictures:fail", range(12), name="broken", max_attempts=2)
             with chromium() as browser:
                 all_of(browser, lab)

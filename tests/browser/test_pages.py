@@ -57,7 +57,7 @@ def filled(page: Page, name: str) -> None:
 
 def test_the_overview_shows_the_yard(page: Page) -> None:
     figures = page.locator(".figures")
-    expect(figures).to_contain_text("slots busy4 of 4")
+    expect(figures).to_contain_text("slots busy4/4")
     expect(figures).to_contain_text("completed5,009")
     expect(figures).to_contain_text("failed for good8")
     row = page.get_by_role("row", name="thumbnails")
@@ -155,7 +155,7 @@ def test_the_log_shows_what_tasks_print_by_job(page: Page, lab: Lab) -> None:
     """As text, whatever it looks like; a job's page leads there."""
     (Path(lab.environ["TASKYARD_TASKS_DIR"]) / "open").touch()  # nothing waits any more
     with lab.yard() as yard:
-        job = yard.submit("pictures:talk", range(3), name="chatter")
+        job = yard.submit("pictures:markup", range(3), name="chatter")
         job.wait(20)
     page.goto(f"{web(lab)}/#/jobs/{job.id}")
     page.get_by_role("main").get_by_role("link", name="Log").click()

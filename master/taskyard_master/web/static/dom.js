@@ -49,7 +49,7 @@ export function table(caption, columns, rows, empty = "nothing here yet") {
 }
 export const state = (name, text = name) => el("span", { class: `state ${name}` }, text);
 export function figures(pairs) {
-  return el("dl", { class: "figures" }, pairs.map(([name, value, bad, of]) => el("div", {}, el("dt", {}, name), el("dd", { class: bad ? "bad" : null }, value, of ? el("small", {}, ` of ${of}`) : null))));
+  return el("dl", { class: "figures" }, pairs.map(([name, value, bad, of]) => el("div", {}, el("dt", {}, name), el("dd", { class: bad ? "bad" : null }, value, of ? el("small", {}, `/${of}`) : null))));
 }
 export const jobHref = (id) => `#/jobs/${encodeURIComponent(id)}`;
 

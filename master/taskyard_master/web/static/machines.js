@@ -9,17 +9,19 @@ export function workers(main) {
   let search = "", host = "", offset = 0, at = 0;
   main.append(el("h1", {}, "Workers"));
   const hosts = slot(main);
-  main.append(el("h2", {}, "Each worker"), el("div", { class: "actions" }, searcher("Worker, host or state", (text) => { search = text; offset = 0; source.load(); })));
-  const list = slot(main), more = slot(main);
+  const each = el("section", { hidden: true }, el("h2", {}, "Each worker"), el("div", { class: "actions" }, searcher("Worker, host or state", (text) => { search = text; offset = 0; source.load(); })));
+  main.append(each);
+  const list = slot(each), more = slot(each);
   const pick = (name) => { host = host === name ? "" : name; offset = 0; source.load(); };
   const turn = (to) => { offset = Math.max(0, to); source.load(); };
   const source = poll(1000, () => `/api/workers?${new URLSearchParams({ search, host, offset })}`, (data) => {
     hosts([data.hosts, host], () => table(host ? `Hosts; below are the workers of ${host}` : "Hosts", HOSTS, data.hosts.map((h) => [
       el("button", { class: "plain", "aria-pressed": String(h.host === host), onclick: () => pick(h.host) }, h.host), number(h.workers), el("div", { class: "share" }, share(h.busy, h.slots), `${number(h.busy)} of ${number(h.slots)}`), number(h.completed), bytes(h.memory)]),
       "no workers yet: taskyard scale 2"));
+    each.hidden = !data.in_all;
     list([data.workers, data.found, Math.floor(at)], () => table(`${number(data.found)} of ${number(data.in_all)} workers, busy first`, WORKERS, data.workers.map((w) => [
       el("a", { href: `#/log/${encodeURIComponent(w.id)}` }, w.id), w.host, state(w.state), w.slots, runs(w, data.names), number(w.leased), number(w.completed), number(w.failed), w.memory ? bytes(w.memory) : "–", age(at - w.seen), w.version]),
-      data.in_all ? "none is like that" : "no workers yet: taskyard scale 2"));
+      "none is like that"));
     more([data.offset, data.found], () => pager(data, turn));
   });
   function runs(worker, names) {

@@ -11,6 +11,10 @@ function stateOf(job) {
   if (job.state !== "closed") return state(job.state);
   return job.dead ? state("dead", job.completed ? "failed in part" : "failed") : state("completed", "done");
 }
+function part(job) {
+  const over = done(job), share = job.total ? Math.floor((over / job.total) * 100) : 0;
+  return `${number(over)} of ${number(job.total)} tasks are over, ${share} %${job.state === "open" ? "; more may come" : ""}`;
+}
 const row = (job) => [
   el("a", { href: jobHref(job.id) }, job.name || job.id), job.function || "any", stateOf(job), progress(job),
   `${number(done(job))} of ${number(job.total)}`, number(job.leased), number(job.ready + job.delayed + job.suspect), el("span", { class: job.dead ? "bad" : null }, number(job.dead)),
@@ -67,7 +71,7 @@ export function jobPage(main, id) {
       job.unfinished || job.state === "open" ? el("button", { class: "danger", onclick: () => act("cancel", `Cancel job ${name}? What is unfinished ends, for good.`, "Cancel job") }, "Cancel job") : null,
       job.dead ? el("button", { onclick: () => act("requeue", `Run the ${number(job.dead)} failed tasks of ${name} again?`, "Run again") }, "Requeue failed tasks") : null,
       el("a", { href: `#/log//${encodeURIComponent(job.id)}` }, "Log")));
-    counts(job, () => [el("div", { class: "wide" }, progress(job)), figures([["completed", number(job.completed), false, number(job.total)], ["running", number(job.leased)], ["ready", number(job.ready)], ["delayed", number(job.delayed + job.suspect)],
+    counts(job, () => [el("div", { class: "wide" }, progress(job), el("p", { class: "quiet small" }, part(job))), figures([["completed", number(job.completed)], ["running", number(job.leased)], ["ready", number(job.ready)], ["delayed", number(job.delayed + job.suspect)],
       ["failed for good", number(job.dead), job.dead > 0], ["tried again", number(job.retries)], ["rate", rate(job.rate)], ["time left", job.unfinished ? seconds(job.eta) : "–"], ["worker time", seconds(job.seconds)]]), job.note ? el("p", {}, job.note) : el("span")]);
     failed([data.failed, job.dead], () => data.failed.length ? [el("h2", {}, "Failed tasks"), table(`${number(data.failed.length)} of ${number(job.dead)}`, [["Task", "n"], ["Why", "wrap"], ["Attempts", "n"], ["Worker"], ["Host"]],
       data.failed.map((f) => [f.index, el("div", {}, `${f.type || f.reason}: ${f.message}`, f.traceback ? el("details", {}, el("summary", {}, "traceback"), el("pre", { tabindex: "0" }, f.traceback)) : null), f.attempts, f.worker, f.host]))] : []);
