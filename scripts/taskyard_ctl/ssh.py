@@ -51,9 +51,10 @@ class Link:
         self._folder = Path(tempfile.mkdtemp(prefix="taskyard-"))  # 0700; short, as sockets' paths have to be
         self._socket = self._folder / "host.sock"
         self._said = self._folder / "ssh.log"
-        words = [*OPTIONS, "-nNT", "-L", f"{self._socket}:{host.docker_socket}"]
+        words = [*OPTIONS, "-nNT"]
         for theirs, ours in self.ports.items():
             words += ["-L", f"127.0.0.1:{ours}:127.0.0.1:{theirs}"]
+        words += ["-L", f"{self._socket}:{host.docker_socket}"]  # last: once it is there, all others are
         with self._said.open("wb") as said:
             try:
                 self._process = subprocess.Popen(
@@ -70,7 +71,7 @@ class Link:
         """Wait until the connection is there and the engine answers; an error says its cure."""
         deadline = Deadline.after(LOGIN_S)
         try:
-            while not self._socket.exists():
+            while not self._listens():
                 if self._process.poll() is not None:
                     raise login_fault(self.host, self._said.read_text(errors="replace"))
                 if deadline.passed:
@@ -81,6 +82,15 @@ class Link:
             self.close()
             raise
         return self
+
+    def _listens(self) -> bool:
+        """Whether ssh takes connections for the engine; on a busy machine the socket is there before that."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self._socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+        return True
 
     @property
     def _name(self) -> str:

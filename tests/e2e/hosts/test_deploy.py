@@ -131,12 +131,12 @@ def test_a_host_is_powered_off_in_the_middle(yard: Project) -> None:
     yard("deploy", "hosts.toml")
     with yard.start("logs", "-f") as following:
         try:
-            job = yard("submit", "jobs:slow", "--range", "0:80").strip()
+            job = yard("submit", "jobs:slow", "--range", "0:160").strip()  # longer than a slow look takes
             two = yard.hosts["two"]
             eventually(lambda: any(w["leased"] for w in yard.status()["workers"] if w["host"] == "two"))
             two.power_off()
             results = yard.results(job)
-            assert [result["value"][0] for result in results] == list(range(80))
+            assert [result["value"][0] for result in results] == list(range(160))
             missing = [w for w in yard.status()["workers"] if w["host"] == "two"]
             assert all(worker["state"] == "missing" for worker in missing)
             two.power_on()

@@ -30,19 +30,19 @@ def test_a_pasted_line(yard: Project, tmp_path: Path) -> None:
         assert image is not None
         carry(image[1], desk, tmp_path)
         desk.run(line)
-        eventually(lambda: yard.joined() == ["desk", "two", "two"], "it joins")
+        eventually(lambda: yard.joined() == ["desk", "two", "two"], "it joins", 60)
         [seen] = json.loads(desk.docker("inspect taskyard-desk"))
         assert seen["Config"]["User"] == "10001:10001" and seen["HostConfig"]["ReadonlyRootfs"]
 
         desk.docker("rm --force taskyard-desk")
         assert desk.run(line)  # the volume has what the ticket brought
-        eventually(lambda: yard.joined() == ["desk", "two", "two"], "it joins again")
+        eventually(lambda: yard.joined() == ["desk", "two", "two"], "it joins again", 60)
         results = [json.loads(row) for row in yard("run", "jobs:slow", "--range", "0:40").splitlines()]
         assert {result["host"] for result in results} == {"desk", "two"}
 
         before = yard.status()["master"]["started"]
         assert "knows it within a second" in (yard("join", "--revoke", "desk"), yard.said)[1]
-        eventually(lambda: yard.joined() == ["two", "two"], "it is out")
+        eventually(lambda: yard.joined() == ["two", "two"], "it is out", 60)
         assert yard.status()["master"]["started"] == before
         yard("deploy")
         assert "nothing is to do" in yard.said
