@@ -152,8 +152,10 @@ def connections(most: float) -> Curve:
     )
 
     def point(count: int) -> list[float]:
-        settings = {"connections_per_address": "6000"}
-        with tempfile.TemporaryDirectory() as folder, running_yard(Path(folder), 2, **settings) as lab:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            running_yard(Path(folder), 2, connections_per_address="6000") as lab,
+        ):
             if not count:
                 return [_rate(lab)]
             with crowd(lab, count) as joined:

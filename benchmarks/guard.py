@@ -29,6 +29,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from wiretap import Wiretap
@@ -90,6 +91,9 @@ class Rig:
         """How many requests of each sort have no answer; some wait for tasks and for results always."""
         frames = self.tap.counts.frames
         return {ask: frames[ask] - frames[answer] for ask, answer in PAIRS}
+
+    def is_calm(self, calm: Counts) -> bool:
+        return self.open() == calm
 
     def calm(self) -> Counts:
         """`open`, once nothing has gone to and fro for a moment."""
@@ -168,10 +172,10 @@ def rounds(rig: Rig, yard: Yard, tasks: int, count: int, work: Callable[[int], N
             left -= next(rows).count
         if calm is None:
             calm = rig.calm()
-        eventually(lambda calm=calm: rig.open() == calm, "every request has its answer")
+        eventually(partial(rig.is_calm, calm), "every request has its answer")
         after = rig.costs()
         yield {name: after[name] - before[name] for name in after} | {"commits": rig.commits() - commits}
-    rows.close()
+    del rows  # its request for more is not waited for
     line.close()
     yard.delete(line.job)
 

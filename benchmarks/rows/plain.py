@@ -20,7 +20,7 @@ from taskyard_ctl.pattern import Pattern
 
 SECONDS = 3.0
 PROCESSES = 4
-Place = tuple[str, int]
+Place = Any  # of a master: (host, port)
 
 
 class Manager(BaseManager):
@@ -83,7 +83,7 @@ def _rounds(address: Place, key: bytes, connections: int, seconds: float) -> flo
     for client in clients:
         client.start()
     start.wait(60)
-    total = sum(counts.get() for _ in range(connections))
+    total: int = sum(counts.get() for _ in range(connections))
     for client in clients:
         client.join()
     return total / seconds

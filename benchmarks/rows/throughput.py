@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from book import Book, say
 from peers import redis_server
@@ -57,7 +58,7 @@ def _there(book: Book, peer: str) -> bool:
     return True
 
 
-def _drive(book: Book, peer: str, share: float, singles: int) -> dict[str, object] | None:
+def _drive(book: Book, peer: str, share: float, singles: int) -> dict[str, Any] | None:
     python = BENCH_PYTHON if peer in INSTALLED else sys.executable
     words = [str(python), str(HERE / "drive.py"), peer, "--share", str(share), "--singles", str(singles)]
     try:
@@ -69,5 +70,5 @@ def _drive(book: Book, peer: str, share: float, singles: int) -> dict[str, objec
         last = done.stderr.strip().splitlines()[-1:] or ["no word"]
         book.skip(f"{ALL[peer]}: it failed: {last[0]}")
         return None
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
