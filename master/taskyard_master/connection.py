@@ -11,18 +11,14 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import cast
 
 from taskyard import messages
 from taskyard.errors import ProtocolError, RefusedError, TaskyardError
 from taskyard.frames import Framer, ServerHandshake, encode, header
-from taskyard.messages import Reply
 from taskyard.tls_identity import Identity, peer_name
-from taskyard_master.limits import Admission, Complaints, Door
+from taskyard_master.common import Common
 from taskyard_master.peers import Dialect
-from taskyard_master.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -33,41 +29,8 @@ READ_SECONDS = 15.0  # in which a peer for whom much waits has to read some of i
 _AHEAD = 1 << 16  # bytes that a peer may send ahead while its requests are being worked on
 _TURN = 8  # frames of one peer before others, and the replies to these, have their turn
 _OUTPUT_HIGH = 1 << 20  # bytes of waiting output at which nothing more is read from that peer
-_OUTPUTS = 8  # times the most that may wait for one peer may wait for all
 _JOINED = 1 << 16  # a payload up to this size is put behind its header in one write
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
-
-
-@dataclass(slots=True)
-class Common:
-    """What all connections of a server share."""
-
-    loop: asyncio.AbstractEventLoop
-    authkey: bytes
-    allow_md5: bool
-    handshake_seconds: float
-    frame_limit: int
-    output_limit: int
-    watch: Watch
-    admission: Admission
-    complaints: Complaints
-    door: Door
-    choose: Callable[["Connection", bytes], Dialect]  # by the first frame
-    invited: Callable[[Identity, str], Reply]  # for who comes to join
-    open: set["Connection"] = field(default_factory=set)
-    # Large replies are begun one in a turn of the loop: many who ask for much at once hold up one another,
-    # and not those who ask for little.
-    turns: asyncio.Lock = field(default_factory=asyncio.Lock)
-    emptied: Callable[[], None] | None = None  # called when the last of `open` has ended
-
-    def relieve(self) -> None:
-        """Drop who lets most wait, while too much waits for all of them together."""
-        waiting = {one: size for one in self.open if (size := one.unread)}
-        total = sum(waiting.values())
-        while total > _OUTPUTS * self.output_limit:
-            greedy = max(waiting, key=waiting.__getitem__)
-            total -= waiting.pop(greedy)
-            greedy.drop("too much waits for peers that do not read, and most of it for this one")
 
 
 class Connection(asyncio.Protocol):

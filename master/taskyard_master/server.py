@@ -18,7 +18,8 @@ from taskyard.errors import SettingsError
 from taskyard.settings import Settings
 from taskyard.tls_context import LiveContext
 from taskyard.tls_files import Files
-from taskyard_master.connection import Common, Connection
+from taskyard_master.common import Common
+from taskyard_master.connection import Connection
 from taskyard_master.limits import STRANGER, TLS_STRANGER, Admission, Complaints, Door, group
 from taskyard_master.peers import Dialect, Peer, Verbs
 from taskyard_master.plain_dialect import PlainDialect

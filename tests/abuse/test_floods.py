@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from figures import Figures
-from hasty import PART_SECONDS
+from hasty import PART_SECONDS, READ_SECONDS
 from honest import Honest, honest
 from lab import KEY, Lab
 from serving import hello
@@ -70,7 +70,7 @@ class Siege:
         for spans, work in ((self.storms, None), (self.lulls, pause.wait)):
             rounds, begun = self.honest.rounds, time.monotonic()
             if work:
-                work(0.5)
+                work(0.3)
             else:
                 yield
             spans.append((self.honest.rounds - rounds, time.monotonic() - begun))
@@ -127,7 +127,7 @@ class Siege:
             peak_mib=round((self.peak - self.memory) / MIB), grown_mib=round(grown / MIB), **more,
         )  # fmt: skip
         assert descriptors(self.lab) < self.descriptors + 5  # files of the journal that were read meanwhile
-        assert after < deadline + FREED + 10  # 10: a machine that is busy
+        assert after < deadline + FREED + 30  # 30: a machine that is busy
         assert rounds > 0 and again > 0, "the honest peer was held up"
         assert self.longest < LONGEST
         assert "Traceback" not in self.lab.output()
@@ -250,7 +250,7 @@ def test_a_thousand_that_stop_within_a_frame(siege: Siege) -> None:
 
 
 def test_those_that_ask_for_much_and_read_nothing(siege: Siege) -> None:
-    """What waits for them is bounded, and after 15 s without an acknowledgement the kernel ends them."""
+    """What waits for them is bounded, and they are dropped."""
     payload = b"x" * 100_000
     block = batch.pack([payload])
     with Stranger(siege.lab).prove() as peer:
@@ -272,7 +272,7 @@ def test_those_that_ask_for_much_and_read_nothing(siege: Siege) -> None:
     for number, sock in enumerate(socks):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(encode(GREETING + encode_message(hello(f"n{number}"))) + asked)
-    siege.end("100 that read nothing", 15.0, siege.freed(15.0))
+    siege.end("100 that read nothing", READ_SECONDS, siege.freed(READ_SECONDS))
 
 
 # ------------------------------------------------------------ nonsense

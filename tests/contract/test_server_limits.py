@@ -14,8 +14,8 @@ from support import eventually
 from taskyard.errors import SettingsError
 from taskyard.frames import ClientHandshake
 from taskyard.messages import GREETING, Backup, Fail, Ok, Renew, encode
+from taskyard_master import common, limits
 from taskyard_master import connection as connection_module
-from taskyard_master import limits
 
 
 @pytest.fixture(params=LOOPS)
@@ -349,7 +349,7 @@ def test_nothing_large_is_made_for_a_peer_that_does_not_read(loop_name: str) -> 
 def test_what_waits_for_all_together_is_bounded(
     loop_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(connection_module, "_OUTPUTS", 1)
+    monkeypatch.setattr(common, "OUTPUTS", 1)
     with serving(loop_name, output=20 << 20) as served:
         peers = [greedy(served, 1, size=16 << 20) for _ in range(4)]
         eventually(lambda: "most of it for this one" in caplog.text)
