@@ -19,6 +19,7 @@ from taskyard_ctl.plan import Role, Shape, Version
 LABEL = "taskyard.yard"
 INSIDE = 5000  # the master's port in its container
 WEB = 8585  # and its dashboard's
+MASTER_NAME = "taskyard-master"  # what workers dial on a Swarm's network
 SECRETS = "/run/secrets"
 JOURNAL = "/var/lib/taskyard"
 USER = 10001
@@ -91,7 +92,7 @@ def box(
     volume = f"{name}-keys-{role}-{keys}"
     mounts = [_mount("volume", volume, SECRETS, read_only=True)]
     options: dict[str, Any] = {
-        "environment": _environment(inventory, host, role, environ),
+        "environment": environment(inventory, host, role, environ),
         "hostname": host.name.replace(".", "-")[:60],
         "user": f"{USER}:{USER}",
         "stop_timeout": 60,  # more than TASKYARD_DRAIN, for a host that shuts down
@@ -155,7 +156,7 @@ def list_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12] if content else ""
 
 
-def _environment(inventory: Inventory, host: Host, role: Role, environ: Mapping[str, str]) -> dict[str, str]:
+def environment(inventory: Inventory, host: Host, role: Role, environ: Mapping[str, str]) -> dict[str, str]:
     passed = {
         setting.variable: environ[setting.variable]
         for setting in REGISTRY

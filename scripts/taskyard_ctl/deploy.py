@@ -13,12 +13,12 @@ import docker.errors  # type: ignore[import-untyped]
 from taskyard.errors import EngineError, HostError, TaskyardError, UsageError
 from taskyard.tls_files import REVOKED
 from taskyard_ctl import baking, newyard
-from taskyard_ctl.containers import list_digest
+from taskyard_ctl.containers import Box, list_digest
 from taskyard_ctl.deploying import Outcome, Performance
 from taskyard_ctl.engine import HostEngine
 from taskyard_ctl.hostprogress import Display, table
 from taskyard_ctl.hostrecord import Record
-from taskyard_ctl.hoststeps import READY_S, Parts
+from taskyard_ctl.hoststeps import READY_S, Parts, Steps
 from taskyard_ctl.images import PARTS, yard_image
 from taskyard_ctl.interface import Say
 from taskyard_ctl.inventory import Inventory
@@ -28,9 +28,11 @@ from taskyard_ctl.plan import (
     RUNS,
     Action,
     HostNow,
+    Role,
     Stage,
     Version,
     Wanted,
+    mixed,
     plan,
     refusals,
     strangers,
@@ -38,7 +40,7 @@ from taskyard_ctl.plan import (
 )
 from taskyard_ctl.registry import push
 from taskyard_ctl.shipping import Hold
-from taskyard_ctl.site import Site
+from taskyard_ctl.site import Site, Via
 from taskyard_ctl.ssh import Link, connect
 from taskyard_ctl.yard import YardFolder
 
@@ -69,9 +71,11 @@ def reach(site: Site, inventory: Inventory) -> Reached:
     return reached
 
 
-def deploy(folder: YardFolder, words: tuple[str, ...], dry_run: bool, say: Say) -> int:
+def deploy(
+    folder: YardFolder, words: tuple[str, ...], dry_run: bool, say: Say, via: Via | None = None
+) -> int:
     """Bring the hosts to what the inventory and the tasks folder say; returns the exit code."""
-    site = Site.of_words(folder, words)
+    site = Site.of_words(folder, words, via)
     inventory = site.inventory  # its faults come first
     _check_folder(folder)
     if not folder.has_key:
@@ -81,13 +85,21 @@ def deploy(folder: YardFolder, words: tuple[str, ...], dry_run: bool, say: Say) 
         why = f": {change.why}" if change.why else ""
         say(f"{change.what} {site.certs.path / change.file}{why}")
     version = baking.bake(inventory.name, Path(folder.settings.tasks_dir), say, inventory.images)
-    return Deploy(site, say).run(f"deploy {version.id}", version, dry_run)
+    return _run_of(site, say).run(f"deploy {version.id}", version, dry_run)
 
 
 def rollback(folder: YardFolder, say: Say) -> int:
     """Go back to the version before."""
     site = deployed(folder)
-    return Deploy(site, say).run("rollback", None, dry_run=False)
+    return _run_of(site, say).run("rollback", None, dry_run=False)
+
+
+def _run_of(site: Site, say: Say) -> "Deploy":
+    if not site.swarm:
+        return Deploy(site, say)
+    from taskyard_ctl.swarmdeploy import SwarmDeploy
+
+    return SwarmDeploy(site, say)
 
 
 def unlock(folder: YardFolder, words: tuple[str, ...], say: Say) -> None:
@@ -175,14 +187,9 @@ class Deploy:
             self._site.write_record(())
             return self._end(reached, {}, [], started, done=False)
         inventory = self._inventory
-        boxes, keys = self._site.boxes(wanted.version, inventory)
-        port = reached.links[inventory.master.name].ports[self._site.master_port]
         with Display(self._say) as display:
-            parts = Parts(
-                reached.engines, boxes, keys, self._hold, self._cargos(actions),
-                lambda: self._site.connect(port, patience=1.0, reconnect=READY_S), inventory.registry,
-            )  # fmt: skip
-            performance = Performance(parts, inventory.master.name, display)
+            steps = self._steps(reached, wanted, actions, display)
+            performance = Performance(steps, inventory.master.name)
             error: TaskyardError | None = None
             try:
                 performance.run(actions, lambda gone: self._again(reached, wanted, gone))
@@ -198,12 +205,27 @@ class Deploy:
         self._site.write_record([h for h in self._leaving if performance.outcomes[h.name].fault])
         return code
 
+    def _steps(self, reached: Reached, wanted: Wanted, actions: list[Action], display: Display) -> Steps:
+        """Who performs them."""
+        boxes, keys = self._site.boxes(wanted.version, self._inventory)
+        return Steps(self._parts(reached, actions, boxes, keys), display)
+
+    def _parts(
+        self, reached: Reached, actions: list[Action], boxes: Mapping[tuple[str, Role], Box],
+        keys: Mapping[tuple[str, Role], Mapping[str, bytes]],
+    ) -> Parts:  # fmt: skip
+        port = reached.links[self._inventory.master.name].ports[self._site.master_port]
+        return Parts(
+            reached.engines, boxes, keys, self._hold, self._cargos(actions),
+            lambda: self._site.connect(port, patience=1.0, reconnect=READY_S), self._inventory.registry,
+        )  # fmt: skip
+
     def _plan(self, reached: Reached, record: Record, version: Version | None) -> tuple[list[Action], Wanted]:
         inventory = self._inventory
         now = self._look(reached)
         if inventory.master.name not in now:
             raise HostError(str(reached.faults[inventory.master.name]))
-        others = strangers(now, self._site.authority)
+        others = strangers(now, self._site.authority) or mixed(now, self._site.swarm)
         if others:
             raise HostError("\n".join(others))
         there = [image for image in now[inventory.master.name].images if "-master:" in image]
@@ -216,15 +238,20 @@ class Deploy:
             wrong = refusals(now, self._architectures(version))
             if wrong:
                 raise HostError("\n".join(wrong))
-        inventory = self._inventory = with_architectures(inventory, now)
-        boxes, _ = self._site.boxes(version, inventory)
+        self._inventory = with_architectures(inventory, now)
         kept = (version, *(one for one in versions if one.id != version.id))[:KEPT]
-        listed = list_digest((self._site.certs.path / REVOKED).read_bytes())
-        wanted = Wanted(
-            version, {key: box.shape for key, box in boxes.items()}, kept, listed, inventory.registry
-        )
         self._now = now
-        return plan(inventory, now, wanted), wanted
+        wanted = self._want(reached, version, kept)
+        return self._actions(now, wanted), wanted
+
+    def _want(self, reached: Reached, version: Version, kept: tuple[Version, ...]) -> Wanted:
+        boxes, _ = self._site.boxes(version, self._inventory)
+        listed = list_digest((self._site.certs.path / REVOKED).read_bytes())
+        shapes = {key: box.shape for key, box in boxes.items()}
+        return Wanted(version, shapes, kept, listed, self._inventory.registry)
+
+    def _actions(self, now: Mapping[str, HostNow], wanted: Wanted) -> list[Action]:
+        return plan(self._inventory, now, wanted)
 
     def _look(self, reached: Reached) -> dict[str, HostNow]:
         """What is on all hosts now; one that does not tell counts as not reached."""
@@ -243,7 +270,7 @@ class Deploy:
     def _again(self, reached: Reached, wanted: Wanted, gone: set[str]) -> list[Action]:
         """The plan without hosts that failed while they were prepared."""
         now = {name: here for name, here in self._now.items() if name not in gone}
-        return [a for a in plan(self._inventory, now, wanted) if a.stage > Stage.PREPARE]
+        return [action for action in self._actions(now, wanted) if action.stage > Stage.PREPARE]
 
     def _architectures(self, version: Version) -> list[str]:
         """For which there are images: those made here, and those that hosts.toml names."""

@@ -10,8 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from taskyard.errors import TaskyardError
-from taskyard_ctl.hostprogress import Display
-from taskyard_ctl.hoststeps import Parts, Steps, Stopped
+from taskyard_ctl.hoststeps import Steps, Stopped
 from taskyard_ctl.plan import Action, Stage
 
 
@@ -28,11 +27,11 @@ class Outcome:
 class Performance:
     """One run of one plan."""
 
-    def __init__(self, parts: Parts, master: str, display: Display) -> None:
-        self._steps = Steps(parts, display)
+    def __init__(self, steps: Steps, master: str) -> None:
+        self._steps = steps
         self._master = master
-        self._display = display
-        self.outcomes = {name: Outcome() for name in parts.engines}
+        self._display = steps.display
+        self.outcomes = {name: Outcome() for name in steps.parts.engines}
         self.performed: list[Action] = []
 
     def run(self, actions: list[Action], again: Callable[[set[str]], list[Action]]) -> None:
@@ -67,7 +66,7 @@ class Performance:
             self.outcomes[name].fault = str(fault).removeprefix(f"{name}: ")
             if not isinstance(fault, TaskyardError):
                 raise fault
-        if stage in (Stage.MASTER, Stage.FIRST) and faults:
+        if stage in (Stage.CLUSTER, Stage.MASTER, Stage.FIRST) and faults:
             raise next(iter(faults.values()))
         if self._master in faults and stage is Stage.PREPARE:
             raise faults[self._master]

@@ -25,6 +25,7 @@ from taskyard_ctl.ssh import Link
 
 P = ParamSpec("P")
 T = TypeVar("T")
+SERVICE, TASK = "com.docker.swarm.service.name", "com.docker.swarm.task.name"  # labels that Swarm sets
 _CURES = {
     "could not select device driver": "its engine knows no graphics cards: install their vendor's container"
     " toolkit there, or take gpus out of hosts.toml",
@@ -52,6 +53,12 @@ def _named(
 
     functools.update_wrapper(wrapped, method)
     return wrapped
+
+
+def _number(labels: Mapping[str, str]) -> int:
+    """Of a worker on its host; Swarm's tasks are SERVICE.NUMBER.ID."""
+    words = labels.get("taskyard.number") or labels.get(TASK, ".0.").rpartition(".")[0].rpartition(".")[2]
+    return int(words)
 
 
 class HostEngine:
@@ -96,11 +103,13 @@ class HostEngine:
             labels = raw["Labels"]
             role: Role | None = {"master": "master", "worker": "worker"}.get(labels.get("taskyard.role"))  # type: ignore[assignment]
             if role is not None:
-                number, shape = int(labels["taskyard.number"]), labels["taskyard.shape"]
+                number, shape = _number(labels), labels["taskyard.shape"]
                 version = labels["taskyard.version"]
                 name = raw["Names"][0].lstrip("/")
-                authority = labels.get("taskyard.authority", "")
-                found.append(Running(name, role, number, shape, version, raw["State"], raw["Id"], authority))
+                authority, service = labels.get("taskyard.authority", ""), labels.get(SERVICE, "")
+                found.append(
+                    Running(name, role, number, shape, version, raw["State"], raw["Id"], authority, service)
+                )
         return sorted(found, key=lambda one: (one.role, one.number, one.name))
 
     @_named
@@ -118,6 +127,21 @@ class HostEngine:
         ports = self.client.api.inspect_container(name)["NetworkSettings"]["Ports"]
         found = ports.get(f"{inside}/tcp") or []
         return int(found[0]["HostPort"]) if found else 0
+
+    @_named
+    def task_of(self, name: str) -> tuple[str, str]:
+        """The service of Swarm that a container is of, and the id of its task."""
+        labels = self.client.api.inspect_container(name)["Config"]["Labels"]
+        return str(labels.get(SERVICE, "")), str(labels.get(TASK, "")).rpartition(".")[2]
+
+    @_named
+    def gateway_address(self, name: str) -> str:
+        """Where this host reaches a container of Swarm, published or not; "" if it does not run."""
+        sandbox = self.client.api.inspect_container(name)["NetworkSettings"]["SandboxID"]
+        for one in self.client.api.inspect_network("docker_gwbridge")["Containers"].values():
+            if sandbox and one["Name"] == f"gateway_{sandbox[:12]}":
+                return str(one["IPv4Address"]).partition("/")[0]
+        return ""
 
     @_named
     def tail(self, name: str, lines: int) -> list[str]:
@@ -239,6 +263,17 @@ class HostEngine:
         self.client.api.stop(name, timeout=grace)
 
     @_named
+    def end(self, name: str, grace: int) -> None:
+        """Have a worker of Swarm end for good: any other end than by SIGINT has Swarm start it again."""
+        api = self.client.api
+        try:
+            if api.inspect_container(name)["State"]["Running"]:
+                api.kill(name, signal="SIGINT")
+                api.wait(name, timeout=grace)
+        except docker.errors.NotFound:
+            pass
+
+    @_named
     def remove(self, name: str, grace: int = 0) -> None:
         """Stop a container and forget it; gone already is as good."""
         try:
@@ -295,12 +330,13 @@ class HostEngine:
         return f"{self.name}: {said}"
 
     @_named
-    def remove_all(self, keep: tuple[str, ...] = ()) -> None:
-        """Whatever of the yard is here, except the volumes `keep`."""
+    def remove_all(self, keep: tuple[str, ...] = (), network: bool = True) -> None:
+        """Whatever of the yard is here, except the volumes `keep`; its network unless it is the Swarm's."""
         api, mine = self.client.api, {"label": [f"{LABEL}={self.yard}"]}
         for raw in api.containers(all=True, filters=mine):
             self.remove(raw["Id"])
-        self.remove_network()
+        if network:
+            self.remove_network()
         for name, _ in self.volumes():
             if name not in keep:
                 self.remove_volume(name)

@@ -54,7 +54,7 @@ class HostsEngine:
     def only(self, host: str) -> "HostsEngine":
         """The same yard, seen as one host; it shares the connections."""
         self.site.inventory.host(host)
-        view = HostsEngine(self.site, host)
+        view = type(self)(self.site, host)
         view._links, view._faults, view._owners = self._links, self._faults, self._owners
         return view
 

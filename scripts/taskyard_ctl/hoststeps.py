@@ -60,8 +60,11 @@ class Steps:
 
     def perform(self, action: Action) -> str:
         """Do one step; returns a remark."""
-        engine = self.parts.engines[action.host]
-        kinds: dict[str, Callable[[HostEngine, Action], str]] = {
+        return self.kinds(action)[action.kind](self.parts.engines[action.host], action)
+
+    def kinds(self, action: Action) -> dict[str, Callable[[HostEngine, Action], str]]:
+        """What does each kind of action."""
+        return {
             "send": self._send,
             "network": self._network,
             "keys": self._keys,
@@ -74,7 +77,6 @@ class Steps:
             "forget": self._forget,
             "leave": self._leave,
         }
-        return kinds[action.kind](engine, action)
 
     def check(self) -> None:
         """Raise Stopped if somebody wants us to end."""
@@ -149,7 +151,7 @@ class Steps:
             engine.start(name)
             self._wait_master(engine, name)
         except BaseException:
-            self._show(engine, name)
+            self.show(engine, name)
             with contextlib.suppress(HostError):
                 engine.stop(name, MASTER_GRACE_S)
             raise
@@ -166,7 +168,7 @@ class Steps:
             engine.start(name)
             self._wait_master(engine, name)
         except BaseException as fault:
-            self._show(engine, name)
+            self.show(engine, name)
             engine.remove(name, MASTER_GRACE_S)
             for one in running:
                 engine.start(one)
@@ -204,7 +206,7 @@ class Steps:
             self._wait_joined(engine, made)
         except BaseException:
             if made:
-                self._show(engine, made[0])
+                self.show(engine, made[0])
             for name in made:
                 with contextlib.suppress(HostError):
                     engine.remove(name, WORKER_GRACE_S)
@@ -232,7 +234,7 @@ class Steps:
             words = engine.tail(name, 1) if state != "gone" else []
             raise HostError(f"{engine.name}: {name} does not start: {words[-1] if words else state}")
 
-    def _show(self, engine: HostEngine, name: str) -> None:
+    def show(self, engine: HostEngine, name: str) -> None:
         """Print the end of a container's log."""
         with contextlib.suppress(HostError):
             for line in engine.tail(name, TAIL):

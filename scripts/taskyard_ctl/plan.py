@@ -51,6 +51,7 @@ class Running:
     state: str = "running"
     id: str = ""
     authority: str = ""  # names the certificate authority of the yard that it is of
+    service: str = ""  # of Swarm, which made it
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Wanted:
 class Stage(IntEnum):
     """In this order."""
 
+    CLUSTER = 0  # with Swarm only
     PREPARE = 1
     MASTER = 2
     FIRST = 3  # one worker, which opens the way for the others
@@ -96,8 +98,9 @@ class Stage(IntEnum):
 
 
 Kind = Literal[
-    "send", "network", "keys", "list", "start", "replace", "again", "retire", "remove", "forget", "leave"
-]
+    "send", "network", "keys", "list", "start", "replace", "again", "retire", "remove", "forget", "leave",
+    "swarm", "join", "label", "thin",  # with Swarm only
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +112,8 @@ class Action:
     kind: Kind
     text: str
     role: Role = "worker"
-    numbers: tuple[int, ...] = ()  # of workers to start
-    names: tuple[str, ...] = ()  # of containers, images or volumes that it is about
+    numbers: tuple[int, ...] = ()  # of workers to start; with Swarm, how many
+    names: tuple[str, ...] = ()  # of containers, images, volumes or services that it is about
 
     def __str__(self) -> str:
         return f"{self.host}: {self.text}"
@@ -160,6 +163,16 @@ def strangers(now: Mapping[str, HostNow], authority: str) -> list[str]:
         " hosts.toml, or bring back its folder of certificates"
         for name, here in now.items()
         if any(one.authority not in ("", authority) for one in here.containers)
+    ]
+
+
+def mixed(now: Mapping[str, HostNow], swarm: bool) -> list[str]:
+    """Hosts on which the yard runs, and in the other way."""
+    way = "without Swarm" if swarm else "on Swarm"
+    return [
+        f"{name}: this yard runs {way} there: 'taskyard down' first; the queue stays"
+        for name, here in now.items()
+        if any(bool(one.service) != swarm for one in here.containers)
     ]
 
 
@@ -273,18 +286,18 @@ def _workers(host: Host, here: HostNow, shape: str, version: Version) -> tuple[A
     found = []
     if leaving:
         older = sorted({worker.version for worker in leaving})
-        text = f"drain and remove {_plural(len(leaving), 'worker')} ({', '.join(older)})"
+        text = f"drain and remove {plural(len(leaving), 'worker')} ({', '.join(older)})"
         names = tuple(worker.name for worker in leaving)
         found.append(Action(Stage.WORKERS, host.name, "retire", text, names=names))
     if dead:
-        text = f"remove {_plural(len(dead), 'worker')} that stopped"
+        text = f"remove {plural(len(dead), 'worker')} that stopped"
         found.append(Action(Stage.CLEAN, host.name, "remove", text, names=dead))
     return starting, found
 
 
 def _start(stage: Stage, host: Host, numbers: tuple[int, ...], version: Version) -> Action:
     first = " first" if stage == Stage.FIRST else ""
-    text = f"start {_plural(len(numbers), 'worker')}{first} ({version.id})"
+    text = f"start {plural(len(numbers), 'worker')}{first} ({version.id})"
     return Action(stage, host.name, "start", text, numbers=numbers)
 
 
@@ -306,7 +319,7 @@ def _clean(host: Host, here: HostNow, wanted: Wanted) -> list[Action]:
     found = []
     images = tuple(sorted(here.images - kept))
     if images:
-        text = f"remove {_plural(len(images), 'old image')}"
+        text = f"remove {plural(len(images), 'old image')}"
         found.append(Action(Stage.CLEAN, host.name, "forget", text, names=images))
     volumes = tuple(sorted(here.keys - keys))
     if volumes:
@@ -315,5 +328,5 @@ def _clean(host: Host, here: HostNow, wanted: Wanted) -> list[Action]:
     return found
 
 
-def _plural(many: int, word: str) -> str:
+def plural(many: int, word: str) -> str:
     return f"{many} {word}" if many == 1 else f"{many} {word}s"

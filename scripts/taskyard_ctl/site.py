@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from taskyard.errors import HostError, SettingsError, UsageError
 from taskyard.settings import PREFIX, Settings, split_address
 from taskyard_ctl.certs import Subject
 from taskyard_ctl.compose import project_name
-from taskyard_ctl.containers import Box, box, keys_digest
+from taskyard_ctl.containers import MASTER_NAME, Box, box, keys_digest
 from taskyard_ctl.inventory import Host, Inventory, host_name, load, of_targets, with_address
 from taskyard_ctl.plan import Role, Version
 from taskyard_ctl.yard import YardFolder
@@ -25,6 +25,8 @@ ENGINE = "hosts"  # in the record
 INVENTORY = "hosts.toml"
 CERTS = "certs"
 
+Via = Literal["ssh", "swarm"]  # who starts containers: we, or Docker Swarm
+
 
 @dataclass
 class Site:
@@ -34,10 +36,18 @@ class Site:
     source: Path | None  # hosts.toml; None if the hosts were named on the command line
     targets: tuple[str, ...] = ()
     ports: dict[str, int] = field(default_factory=dict)
+    via: Via = "ssh"
 
     @classmethod
-    def of_words(cls, folder: YardFolder, words: Sequence[str]) -> "Site":
-        """From what stands behind `deploy`; nothing means what was deployed last, else hosts.toml."""
+    def of_words(cls, folder: YardFolder, words: Sequence[str], via: Via | None = None) -> "Site":
+        """From what stands behind `deploy`; what is not said is as it was last, else hosts.toml and ssh."""
+        site = cls._of_words(folder, words)
+        record = folder.record()
+        site.via = via or (record.get("via", "ssh") if record.get("engine") == ENGINE else "ssh")
+        return site
+
+    @classmethod
+    def _of_words(cls, folder: YardFolder, words: Sequence[str]) -> "Site":
         if not words:
             if folder.record().get("engine") == ENGINE:
                 return cls.recorded(folder)
@@ -57,7 +67,12 @@ class Site:
         """What the last deploy wrote down."""
         record = folder.record()
         source = record.get("inventory")
-        return cls(folder, Path(source) if source else None, tuple(record.get("targets", ())))
+        targets = tuple(record.get("targets", ()))
+        return cls(folder, Path(source) if source else None, targets, via=record.get("via", "ssh"))
+
+    @property
+    def swarm(self) -> bool:
+        return self.via == "swarm"
 
     def write_record(self, leaving: Iterable[Host]) -> None:
         """What is deployed, for all verbs; hosts that still have to be left are kept in mind."""
@@ -66,7 +81,8 @@ class Site:
             {"name": host.name, "ssh": host.ssh, "docker_socket": host.docker_socket}
             for host in (*self.inventory.hosts, *leaving)
         ]
-        self.folder.write_record(engine=ENGINE, inventory=source, targets=list(self.targets), hosts=hosts)
+        targets = list(self.targets)
+        self.folder.write_record(engine=ENGINE, via=self.via, inventory=source, targets=targets, hosts=hosts)
 
     def leaving(self) -> tuple[Host, ...]:
         """Hosts of the deploys before that are not in the inventory any more."""
@@ -112,6 +128,8 @@ class Site:
     def _subjects(self) -> list[Subject]:
         master = self.inventory.master
         names = {split_address(master.address)[0], host_name(master).strip("[]")}
+        if self.swarm:
+            names.add(MASTER_NAME)
         return [
             Subject("master", master.name, tuple(sorted(names))),
             Subject("client", "client"),

@@ -45,15 +45,16 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 class Link:
     """The connection to one host; made at once, never again by itself: a refused login must not repeat."""
 
-    def __init__(self, host: Host, ports: Iterable[int] = ()) -> None:
+    def __init__(self, host: Host, ports: Iterable[int] = (), at: str = "127.0.0.1") -> None:
+        """`at`: the address on the host that the ports are of."""
         self.host = host
-        self.ports = {port: _free_port() for port in ports}  # of the host's loopback -> of ours
+        self.ports = {port: _free_port() for port in ports}  # of the host -> of our loopback
         self._folder = Path(tempfile.mkdtemp(prefix="taskyard-"))  # 0700; short, as sockets' paths have to be
         self._socket = self._folder / "host.sock"
         self._said = self._folder / "ssh.log"
         words = [*OPTIONS, "-nNT"]
         for theirs, ours in self.ports.items():
-            words += ["-L", f"127.0.0.1:{ours}:127.0.0.1:{theirs}"]
+            words += ["-L", f"127.0.0.1:{ours}:{at}:{theirs}"]
         words += ["-L", f"{self._socket}:{host.docker_socket}"]  # last: once it is there, all others are
         with self._said.open("wb") as said:
             try:

@@ -159,8 +159,10 @@ class YardFolder:
         """The hosts that `deploy` wrote down; one object, as all share its connections."""
         from taskyard_ctl.hosts import HostsEngine
         from taskyard_ctl.site import Site
+        from taskyard_ctl.swarmengine import SwarmEngine
 
-        return HostsEngine(Site.recorded(self))
+        site = Site.recorded(self)
+        return SwarmEngine(site) if site.swarm else HostsEngine(site)
 
     def found(self) -> Engine | None:
         """The engine in which this yard runs, else the one that `up` recorded; None if there was none."""

@@ -8,13 +8,15 @@ import signal
 import sys
 from typing import NoReturn
 
+SWARM = "--swarm" in sys.argv[1:]  # see `lifecycle.main`
+
 
 def _end(*_: object) -> NoReturn:
-    raise SystemExit(0)
+    raise SystemExit(128 + signal.SIGTERM if SWARM else 0)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _end)
     from taskyard_worker.lifecycle import main
 
-    sys.exit(main())
+    sys.exit(main(SWARM))

@@ -1,6 +1,7 @@
 """`deploy` and `rollback`: the yard on several hosts."""
 
 import signal
+from typing import Literal
 
 import click
 
@@ -10,17 +11,25 @@ from taskyard_ctl.cli import Verb, say, yard_of
 
 @click.command(cls=Verb)
 @click.argument("hosts", nargs=-1, metavar="[HOSTS.toml|USER@HOST...]")
+@click.option(
+    "--engine", type=click.Choice(["ssh", "swarm"]),
+    help="Who starts containers: this command, or Docker Swarm. As before, else ssh.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @click.option("--audit", is_flag=True, help="Print who did what, from the first deploy on.")
 @click.option("--unlock", is_flag=True, help="Take away the lock of a deploy that was cut off.")
 @click.pass_context
-def deploy(ctx: click.Context, hosts: tuple[str, ...], dry_run: bool, audit: bool, unlock: bool) -> int:
+def deploy(
+    ctx: click.Context, hosts: tuple[str, ...], engine: Literal["ssh", "swarm"] | None, dry_run: bool,
+    audit: bool, unlock: bool,
+) -> int:  # fmt: skip
     """Bring hosts to what HOSTS.toml and the tasks folder say.
 
     Hosts need nothing but SSH and a Docker engine. Workers get the tasks in their image, which travels
     through ssh; master and workers talk TLS. New workers join before old ones finish and leave, so
     nothing is lost. A second time nothing is left to do. Without a file, the first host is the master.
-    The exit code is 5 if a host failed.
+    The exit code is 5 if a host failed. With --engine swarm it is Docker Swarm that runs the containers;
+    one is made of the hosts, if they are in none.
 
     \b
     Examples:     taskyard deploy hosts.toml --dry-run
@@ -37,7 +46,7 @@ def deploy(ctx: click.Context, hosts: tuple[str, ...], dry_run: bool, audit: boo
         flow.unlock(yard_of(ctx), hosts, say)
         return 0
     _end_gently()
-    return flow.deploy(yard_of(ctx), hosts, dry_run, say)
+    return flow.deploy(yard_of(ctx), hosts, dry_run, say, engine)
 
 
 @click.command(cls=Verb)

@@ -1,0 +1,324 @@
+"""What is done to a Swarm, through the engine of one of its managers: the host of the yard's master.
+
+It touches only services, secrets, configs and networks with the yard's label, and node labels that begin
+with the yard's name. Images are on the nodes already: no registry is asked for anything.
+"""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import docker.errors  # type: ignore[import-untyped]
+
+from taskyard.clock import Deadline
+from taskyard.errors import HostError
+from taskyard.settings import split_address
+from taskyard_ctl.containers import LABEL, base
+from taskyard_ctl.engine import FAULTS, HostEngine, reason
+from taskyard_ctl.inventory import Host
+from taskyard_ctl.swarmplan import Cluster, Seat, ServiceNow
+from taskyard_ctl.swarmspec import PUBLIC, Service, label
+
+PORT = 2377  # of a manager, for nodes
+WAIT_S = 30.0
+POLL_S = 0.1
+TRIES = 10  # of a change that somebody else's change came before
+LIVE = ("running", "ready")  # what Swarm wants of a task that counts
+BROKEN = ("failed", "rejected")
+
+
+@contextlib.contextmanager
+def told(name: str) -> Iterator[None]:
+    """An engine's fault becomes a HostError that names the host."""
+    try:
+        yield
+    except FAULTS as fault:
+        raise HostError(f"{name}: {reason(fault)}") from None
+
+
+def seat(engine: HostEngine) -> Seat:
+    """A host's place in a Swarm."""
+    with told(engine.name):
+        info = engine.client.api.info()
+    swarm = info.get("Swarm") or {}
+    state = swarm.get("LocalNodeState") or "inactive"
+    return Seat(state, swarm.get("NodeID", ""), info["Name"], bool(swarm.get("ControlAvailable")))
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A task that ended at once, or that no node can have."""
+
+    id: str
+    node: str
+    container: str
+    text: str
+    broken: bool
+
+
+class Swarm:
+    """The Swarm of one yard, as its manager sees it."""
+
+    def __init__(self, boss: HostEngine) -> None:
+        self._boss = boss
+        self._mine = {LABEL: boss.yard}
+        self._filter = {"label": [f"{LABEL}={boss.yard}"]}
+
+    @property
+    def _api(self) -> Any:
+        return self._boss.client.api
+
+    def _told(self) -> contextlib.AbstractContextManager[None]:
+        return told(self._boss.name)
+
+    # ------------------------------------------------------------ looking
+
+    def look(self, seats: Mapping[str, Seat]) -> Cluster:
+        """What there is now; with no manager here, nothing but the seats."""
+        if not seats[self._boss.name].manager:
+            return Cluster(seats)
+        with self._told():
+            api = self._api
+            kept = [one["Spec"]["Name"] for one in api.secrets(filters=self._filter)]
+            kept += [one["Spec"]["Name"] for one in api.configs(filters=self._filter)]
+            live = self._live()
+            return Cluster(
+                seats,
+                {node["ID"]: node["Spec"].get("Labels") or {} for node in api.nodes()},
+                tuple(_service(one, live.get(one["ID"], 0)) for one in api.services(filters=self._filter)),
+                any(one["Name"] == base(self._boss.yard) for one in api.networks(filters=self._filter)),
+                frozenset(kept),
+            )
+
+    def _live(self) -> dict[str, int]:
+        """How many tasks Swarm wants to run, by the service's id."""
+        slots = {
+            (one["ServiceID"], one.get("Slot", 0))
+            for one in self._api.tasks(filters=self._filter)
+            if one["DesiredState"] in LIVE
+        }
+        found: dict[str, int] = {}
+        for service, _ in slots:
+            found[service] = found.get(service, 0) + 1
+        return found
+
+    def services(self) -> list[ServiceNow]:
+        with self._told():
+            live = self._live()
+            return [_service(one, live.get(one["ID"], 0)) for one in self._api.services(filters=self._filter)]
+
+    def troubles(self, name: str) -> list[Trouble]:
+        """Tasks of a service that do not run as they should, the oldest first."""
+        with self._told():
+            tasks = self._tasks(name)
+        found = []
+        for one in sorted(tasks, key=lambda task: str(task["CreatedAt"])):
+            status = one["Status"]
+            broken = status["State"] in BROKEN
+            if broken or status.get("Err"):
+                container = (status.get("ContainerStatus") or {}).get("ContainerID", "")
+                text = status.get("Err") or status["State"]
+                found.append(Trouble(one["ID"], one.get("NodeID", ""), container, text, broken))
+        return found
+
+    def _tasks(self, name: str) -> list[Any]:
+        """Of a service, the ended ones that Swarm remembers included; none if it is not there."""
+        try:
+            found: list[Any] = self._api.tasks(filters={"service": name})
+        except docker.errors.NotFound:
+            return []
+        return found
+
+    def change_of(self, name: str) -> str:
+        """How far the change of a service is: "updating", "completed", "rollback_started" and so on."""
+        with self._told():
+            state: str = self._api.inspect_service(name).get("UpdateStatus", {}).get("State", "")
+        return state
+
+    # ------------------------------------------------------------ the Swarm and its nodes
+
+    def make(self, host: Host) -> None:
+        """Make a Swarm; other nodes reach it where workers would reach the master without one."""
+        own = split_address(host.address)[0].strip("[]")
+        with contextlib.suppress(OSError):
+            own = str(socket.getaddrinfo(own, PORT, type=socket.SOCK_STREAM)[0][4][0])
+        with self._told():
+            self._api.init_swarm(advertise_addr=own)
+            node = self._api.info()["Swarm"]["NodeID"]
+        self.label(node, {label(self._boss.yard, "made"): "yes"})
+
+    def join(self, engine: HostEngine) -> None:
+        """Make a host a node that works, and remember that it was us."""
+        with self._told():
+            token = self._api.inspect_swarm()["JoinTokens"]["Worker"]
+            own = self._api.info()["Swarm"]["NodeAddr"]
+        place = f"[{own}]:{PORT}" if ":" in own else f"{own}:{PORT}"
+        try:
+            engine.client.api.join_swarm(remote_addrs=[place], join_token=token)
+        except FAULTS as fault:
+            raise HostError(
+                f"{engine.name}: it cannot join the Swarm at {place} ({reason(fault)}): let TCP {PORT},"
+                " TCP and UDP 7946 and UDP 4789 through between the hosts"
+            ) from None
+        self.label(seat(engine).node, {label(self._boss.yard, "joined"): "yes"})
+
+    def label(self, node: str, pairs: Mapping[str, str]) -> None:
+        """Set labels of a node; an empty value takes one away. Waits for a node that is just joining."""
+        deadline = Deadline.after(WAIT_S)
+        with self._told():
+            while True:
+                try:
+                    there = self._api.inspect_node(node)
+                    spec = dict(there["Spec"])
+                    merged = {**(spec.get("Labels") or {}), **pairs}
+                    spec["Labels"] = {key: value for key, value in merged.items() if value}
+                    self._api.update_node(node, there["Version"]["Index"], spec)
+                    return
+                except docker.errors.APIError as fault:
+                    if deadline.passed or not (fault.status_code == 404 or _raced(fault)):
+                        raise
+                time.sleep(POLL_S)
+
+    def release(self, engine: HostEngine) -> bool:
+        """Take the yard's labels from a host's node, and it out of the Swarm if only we brought it there.
+
+        Returns whether it left.
+        """
+        own = seat(engine)
+        if own.state == "inactive":
+            return False
+        start, boss = label(self._boss.yard, ""), engine.name == self._boss.name
+        with self._told():
+            there = self._api.inspect_node(own.node)["Spec"].get("Labels") or {}
+            foreign = len(self._api.services()) - len(self._api.services(filters=self._filter))
+            more = boss and len(self._api.nodes()) > 1
+        if foreign or more or start + ("made" if boss else "joined") not in there:
+            self.label(own.node, {key: "" for key in there if key.startswith(start)})
+            return False
+        with told(engine.name):
+            engine.client.api.leave_swarm(force=True)
+        with self._told(), contextlib.suppress(docker.errors.NotFound):
+            if not boss:
+                self._api.remove_node(own.node, force=True)
+        with contextlib.suppress(*FAULTS):  # Docker leaves it behind
+            engine.client.api.remove_network("docker_gwbridge")
+        return True
+
+    # ------------------------------------------------------------ what it holds
+
+    def make_network(self) -> None:
+        """Not encrypted: all that goes over it is TLS already, and not every kernel can."""
+        with self._told():
+            self._api.create_network(base(self._boss.yard), driver="overlay", labels=self._mine)
+
+    def remove_network(self) -> None:
+        """Once nothing uses it any more, which Swarm takes a moment to see."""
+        deadline = Deadline.after(WAIT_S)
+        with self._told():
+            while True:
+                try:
+                    self._api.remove_network(base(self._boss.yard))
+                except docker.errors.NotFound:
+                    return
+                except docker.errors.APIError:
+                    if deadline.passed:
+                        raise
+                time.sleep(POLL_S)
+
+    def keep(self, contents: Mapping[str, bytes]) -> None:
+        """Make secrets and configs, by the end of their names."""
+        with self._told():
+            for name, content in contents.items():
+                make = self._api.create_config if name.endswith(PUBLIC) else self._api.create_secret
+                make(name, content, labels=self._mine)
+
+    def _ids(self) -> dict[str, str]:
+        found = [*self._api.secrets(filters=self._filter), *self._api.configs(filters=self._filter)]
+        return {one["Spec"]["Name"]: one["ID"] for one in found}
+
+    def drop(self, names: tuple[str, ...] | None = None) -> None:
+        """Remove secrets and configs, all by default; one that is still used stays."""
+        with self._told():
+            for name, own in self._ids().items():
+                if names is None or name in names:
+                    remove = self._api.remove_config if name.endswith(PUBLIC) else self._api.remove_secret
+                    with contextlib.suppress(docker.errors.APIError):
+                        remove(own)
+
+    # ------------------------------------------------------------ services
+
+    def create(self, service: Service, replicas: int) -> None:
+        with self._told():
+            body = service.body(self._ids(), replicas)
+            self._api.create_service(
+                body["TaskTemplate"], body["Name"], body["Labels"], body["Mode"], body["UpdateConfig"],
+                endpoint_spec=body["EndpointSpec"], rollback_config=body["RollbackConfig"],
+            )  # fmt: skip
+
+    def replace(self, service: Service) -> None:
+        """Have Swarm bring a service to another shape, or back if that does not run."""
+        with self._told():
+            body = service.body(self._ids(), 1)
+            self._update(service.name, lambda spec: spec.update(body))
+
+    def resize(self, name: str, replicas: int) -> None:
+        """Another number of workers."""
+        with self._told():
+            self._update(name, lambda spec: spec.update(Mode={"Replicated": {"Replicas": replicas}}))
+
+    def shrink(self, name: str, task: str) -> None:
+        """One worker less, after one has ended for good.
+
+        Swarm prefers to let go who does not run. So it has to see first that this one ended, and that all
+        others run.
+        """
+        deadline = Deadline.after(WAIT_S)
+        with self._told():
+            while True:
+                tasks = [one for one in self._tasks(name) if one["DesiredState"] in LIVE]
+                if all(one["ID"] != task and one["Status"]["State"] == "running" for one in tasks):
+                    break
+                if deadline.passed:
+                    raise HostError(
+                        f"{self._boss.name}: the workers of {name} do not settle within {WAIT_S:.0f} s"
+                    )
+                time.sleep(POLL_S)
+            there = self._api.inspect_service(name)["Spec"]["Mode"]["Replicated"]["Replicas"]
+        self.resize(name, max(0, there - 1))
+
+    def remove(self, name: str) -> None:
+        with self._told(), contextlib.suppress(docker.errors.NotFound):
+            self._api.remove_service(name)
+
+    def _update(self, name: str, change: Any) -> None:
+        for left in reversed(range(TRIES)):
+            there = self._api.inspect_service(name)
+            spec = there["Spec"]
+            change(spec)
+            try:
+                self._api.update_service(
+                    name, there["Version"]["Index"], spec["TaskTemplate"], spec["Name"], spec["Labels"],
+                    spec["Mode"], spec["UpdateConfig"], endpoint_spec=spec["EndpointSpec"],
+                    rollback_config=spec["RollbackConfig"],
+                )  # fmt: skip
+                return
+            except docker.errors.APIError as fault:
+                if not left or not _raced(fault):
+                    raise
+            time.sleep(POLL_S)
+
+
+def _raced(fault: docker.errors.APIError) -> bool:
+    return "out of sequence" in str(fault)
+
+
+def _service(raw: Mapping[str, Any], live: int) -> ServiceNow:
+    spec = raw["Spec"]
+    labels = spec["Labels"]
+    return ServiceNow(
+        spec["Name"], labels["taskyard.role"], labels["taskyard.host"], labels["taskyard.shape"],
+        labels["taskyard.version"], spec["Mode"]["Replicated"]["Replicas"], live,
+    )  # fmt: skip
