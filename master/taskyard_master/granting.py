@@ -10,6 +10,7 @@ from taskyard_master.segments import READY, SHIFT, SUSPECT, WIDTH
 from taskyard_master.state import State
 
 RANGES = 64  # leases a call at most
+LEAST = 16  # a worker asks for a tenth of a second of work; so much less of it is not worth sharing
 
 
 @dataclass(slots=True)
@@ -135,9 +136,10 @@ def _ready(state: State, ask: Ask) -> list[Granted]:
 def _take(state: State, ask: Ask, job: Job, size: int, found: list[Granted]) -> int:
     """Lease ready ranges of one job, in order, `size` tasks at most; returns how many.
 
-    The last tasks of a job go out in ever smaller ranges, so that all workers end together.
+    The last tasks of a job go out in ever smaller ranges, so that all workers end together, down to what
+    takes no time that matters.
     """
-    size = min(size, -(-job.counts[READY] // (2 * max(1, ask.share))))
+    size = min(size, max(-(-job.counts[READY] // (2 * max(1, ask.share))), size // LEAST))
     took = 0
     for number in job.lowest(READY):
         state_map, base = job.segments[number].state, number << SHIFT

@@ -40,7 +40,10 @@ class Wanted:
 class Leasing:
     """The queue of requests for tasks, and what is handed out to them."""
 
-    def __init__(self, commits: Commits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, commits: Commits, loop: asyncio.AbstractEventLoop,
+        share: Callable[[frozenset[str]], int] = lambda functions: 1,
+    ) -> None:  # fmt: skip
         self._commits = commits
         self._ledger = commits.ledger
         self._journal = commits.journal
@@ -49,7 +52,7 @@ class Leasing:
         self._waiting: OrderedDict[int, Wanted] = OrderedDict()
         self._of: defaultdict[str, set[int]] = defaultdict(set)  # keys of those by holder
         self.watched: dict[str, Callable[[], None]] = {}  # by job: who wants to know that tasks were leased
-        self.slots = 1  # of all joined workers: how far the rest of a job is to be shared
+        self._share = share  # slots that can run these functions: how far the rest of a job is to be shared
 
     def ask(self, wanted: Wanted) -> None:
         """Queue a request; its future gets the grants. A cancelled future leaves the queue."""
@@ -104,8 +107,8 @@ class Leasing:
         grants: list[Grant] = []
         space = wanted.space
         for granted in self._ledger.grant(
-            wanted.boot, wanted.worker, wanted.functions, wanted.want, wanted.wants, self.slots, now,
-            seconds=wanted.seconds, only=wanted.only,
+            wanted.boot, wanted.worker, wanted.functions, wanted.want, wanted.wants,
+            self._share(wanted.functions), now, seconds=wanted.seconds, only=wanted.only,
         ):  # fmt: skip
             if space <= 0:
                 self._ledger.shrink(granted.lease, 0)

@@ -45,7 +45,7 @@ class Service:
         self.loop = loop
         self.roster = Roster()
         self.commits = Commits(ledger, journal, loop, self._changed)
-        self.leasing = Leasing(self.commits, loop)
+        self.leasing = Leasing(self.commits, loop, self.roster.sharing)
         self.results = Results(self.commits, loop)
         self.plain = PlainVerbs(
             self.commits, self.leasing, self.results, loop,
@@ -83,7 +83,7 @@ class Service:
             worker.hello, worker.peer, worker.seen = hello, peer, time.time()
             worker.functions = frozenset(hello.functions)
             self.roster.by_boot[hello.boot] = worker
-            self._note(worker)
+            self.roster.note(worker)
             plan = await self.commits.run(
                 lambda: self.ledger.hello(hello.boot, hello.name, hello.held, time.monotonic())
             )
@@ -122,7 +122,7 @@ class Service:
         worker.peer = None
         worker.running = []
         self.leasing.forget(hello.boot)
-        self._note(worker)
+        self.roster.note(worker)
         going = worker.drained or worker.draining or worker.leaving
         grace = 0.0 if going else self.settings.grace
         self.loop.call_later(grace, self._give_up, hello.boot)
@@ -142,10 +142,6 @@ class Service:
     def _lost(self, boot: str) -> Plan:
         failpoints.passing("lost.before")
         return self.ledger.lost(boot, time.monotonic())
-
-    def _note(self, worker: Worker) -> None:
-        self.roster.note(worker)
-        self.leasing.slots = self.roster.slots
 
     async def handle(self, peer: Peer, request: m.Request) -> m.Reply:
         """One request, one reply; raises TaskyardError where it was not done."""

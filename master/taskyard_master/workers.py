@@ -1,5 +1,6 @@
 """The workers that the master knows: who they are, what they run, when they were last heard."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -60,21 +61,25 @@ class Roster:
 
     def __init__(self) -> None:
         self.by_boot: dict[str, Worker] = {}
-        self._slots: dict[str, int] = {}  # of those that are connected
-        self._total = 0
+        self._noted: dict[str, tuple[frozenset[str], int]] = {}  # functions and slots of those connected
+        self._slots: Counter[frozenset[str]] = Counter()  # by functions, which most workers have in common
 
     def note(self, worker: Worker) -> None:
         """To be called after its connection, or what its hello says, has changed."""
         boot = worker.hello.boot
-        self._total -= self._slots.pop(boot, 0)
+        if boot in self._noted:
+            functions, slots = self._noted.pop(boot)
+            self._slots[functions] -= slots
+            if not self._slots[functions]:
+                del self._slots[functions]
         if worker.peer is not None:
-            self._slots[boot] = worker.hello.slots
-            self._total += worker.hello.slots
+            self._noted[boot] = worker.functions, worker.hello.slots
+            self._slots[worker.functions] += worker.hello.slots
 
     @property
     def joined(self) -> int:
         """How many are connected."""
-        return len(self._slots)
+        return len(self._noted)
 
     def named(self, name: str) -> list[Worker]:
         """Workers whose id is `name`, or begins with it if none is."""
@@ -85,10 +90,9 @@ class Roster:
         """How many joined workers can run a function."""
         return sum(1 for w in self.by_boot.values() if w.peer is not None and can_run(w.hello, function))
 
-    @property
-    def slots(self) -> int:
-        """Slots of all joined workers, at least 1."""
-        return max(1, self._total)
+    def sharing(self, functions: frozenset[str]) -> int:
+        """Slots of the joined workers that can run one of these functions, at least 1."""
+        return max(1, sum(slots for their, slots in self._slots.items() if not their.isdisjoint(functions)))
 
 
 def can_run(hello: Hello, function: str) -> bool:

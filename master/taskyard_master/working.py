@@ -99,5 +99,6 @@ class Working:
         worker = self._worker(peer)
         worker.hello.functions, worker.hello.digest = request.functions, request.digest
         worker.functions = frozenset(request.functions)
+        self._roster.note(worker)
         self._leasing.relist(worker.hello.boot, worker.functions)
         return m.Ok(request.seq)

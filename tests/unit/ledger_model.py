@@ -484,7 +484,7 @@ class Model:
                 del left[grant.job]
         first = grants[0].job
         size = max(1, wants.get(self.jobs[first].opening.function, want))
-        quota = min(size, ceil(ready[first] / (2 * max(1, share))))
+        quota = min(size, max(ceil(ready[first] / (2 * max(1, share))), size // 16))
         assert took[first] <= quota
         assert took[first] == quota or first not in left or len(grants) == RANGES
 

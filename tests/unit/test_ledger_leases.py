@@ -363,7 +363,7 @@ def test_the_last_tasks_go_out_in_ever_smaller_ranges(yard: Yard) -> None:
     sizes = []
     while grants := yard.grant(want=40, share=2):
         sizes.append(sum(grant.count for grant in grants))
-    assert sizes[:4] == [25, 19, 14, 11] and sizes[-3:] == [1, 1, 1] and sum(sizes) == 100
+    assert sizes[:4] == [25, 19, 14, 11] and sizes[-3:] == [2, 2, 2] and sum(sizes) == 100
 
 
 def test_want_goes_by_function_where_its_pace_is_known(yard: Yard) -> None:
