@@ -6,6 +6,7 @@ from typing import Any
 
 from taskyard.messages import Grant
 from taskyard_master.leasing import Leasing, Wanted
+from taskyard_master.workers import Roster
 
 
 class Handing(Leasing):
@@ -69,3 +70,25 @@ def test_a_request_waits_though_one_at_the_same_address_was_served_just_before()
         assert others[-1].future.done()
 
     asyncio.run(ask())
+
+
+def test_the_rest_of_a_job_is_shared_among_those_that_can_run_it() -> None:
+    roster = Roster()
+    assert roster.sharing(frozenset({"f"})) == 1
+
+    def worker(boot: str, functions: set[str], slots: int, connected: bool = True) -> Any:
+        return SimpleNamespace(
+            hello=SimpleNamespace(boot=boot, slots=slots), functions=frozenset(functions),
+            peer=object() if connected else None,
+        )  # fmt: skip
+
+    for number in range(100):
+        roster.note(worker(f"idle-{number}", {"g"}, 4))
+    roster.note(worker("one", {"f"}, 2))
+    roster.note(worker("two", {"f", "g"}, 3))
+    assert roster.sharing(frozenset({"f"})) == 5
+    assert roster.joined == 102
+    roster.note(worker("two", {"g"}, 3))  # its tasks folder has changed
+    roster.note(worker("one", {"f"}, 2, connected=False))
+    assert roster.sharing(frozenset({"f"})) == 1
+    assert roster.sharing(frozenset({"g"})) == 403
