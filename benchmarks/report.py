@@ -66,7 +66,8 @@ def _goals(book: Book) -> Iterator[str]:
         "",
         "## Goals",
         "",
-        f"{met} are met, {failed} are not, {len(judged) - met - failed} were not measured.",
+        f"{met} are met, {failed} are not, {len(judged) - met - failed} were not measured."
+        " In brackets the least and the most of the rounds.",
         "",
     )
     yield from ("| what | goal | measured | |", "|---|---|---|---|")
@@ -88,7 +89,7 @@ def _peers(book: Book) -> Iterator[str]:
     modules = {side: importlib.import_module(f"peers.{peer}") for peer, side in ALL.items()}
     for figure in rates:
         found = ratio(book, "throughput", "tasks/s", figure.side, ALL["tutorial"])
-        beside = f"{found:.3g}x" if found else ""
+        beside = f"{found.median:.3g}x" if found else ""
         p50, p99 = (book.find("single", figure.side, unit) for unit in ("ms p50", "ms p99"))
         yield (
             f"| {figure.side} | {_spread(figure)} | {beside} | {_spread(p50)} | {_spread(p99)}"

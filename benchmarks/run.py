@@ -84,7 +84,7 @@ def _print(book: Book) -> None:
             print(f"{what} {verdict.measured:34} {word}")
     found = ratio(book, "throughput", "tasks/s", "taskyard", "tutorial pattern")
     if found:
-        print(f"{found:.0f}x the tutorial pattern, on {machine()['cores']} cores")
+        print(f"{found} the tutorial pattern, on {machine()['cores']} cores")
 
 
 def _draw(folder: Path) -> None:
