@@ -4,7 +4,7 @@
 
 There is no task for an idle connection and no timer of its own: deadlines are seconds in `Watch`, which
 one timer of the server looks at. A peer that has not proved the key gets the handshake's own words and
-nothing else.
+nothing else. (More than 300 lines, because it is one state: what is read waits for what is written.)
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from taskyard.errors import ProtocolError, RefusedError, TaskyardError
 from taskyard.frames import Framer, ServerHandshake, encode, header
 from taskyard.tls_identity import Identity, peer_name
 from taskyard_master.common import Common
+from taskyard_master.limits import Faults
 from taskyard_master.peers import Dialect
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,9 @@ class Connection(asyncio.Protocol):
     """A peer's bytes, both ways."""
 
     __slots__ = (
-        "_ahead", "_choked", "_common", "_dialect", "_ending", "_framer", "_group", "_handshake", "_left",
-        "_paused", "_quick", "_room", "_transport", "_turn", "address", "digest", "heard", "identity",
+        "_ahead", "_choked", "_common", "_dialect", "_ending", "_faults", "_framer", "_group", "_handshake",
+        "_left", "_paused", "_quick", "_room", "_slowed", "_transport", "_turn", "address",
+        "digest", "heard", "identity",
     )  # fmt: skip
 
     def __init__(self, common: Common, sock: socket.socket, address: str, group: str) -> None:
@@ -59,6 +61,8 @@ class Connection(asyncio.Protocol):
         self._left = 0  # bytes that waited for it when that was last looked at
         self._room: asyncio.Event | None = None  # set when it does again, if somebody waits for that
         self._turn = False  # the next frames have to wait for their turn
+        self._faults: Faults | None = None  # its requests that were refused, if any
+        self._slowed = False  # there were so many that the next has to wait
         self._ending = False
 
     # ------------------------------------------------------------ of the transport
@@ -171,6 +175,14 @@ class Connection(asyncio.Protocol):
         if not delays_acks:
             self._quick = None
 
+    def failed(self) -> None:
+        if self._faults is None:
+            self._faults = Faults()
+        wait = self._faults.count()
+        if wait and not self._slowed:
+            self._slowed = True
+            self._common.loop.call_later(wait, self._go_on)
+
     def send(self, payload: bytes) -> bool:
         if self._ending:
             return False
@@ -213,7 +225,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def _blocked(self) -> bool:
-        return self._ending or self._choked or (self._dialect is not None and self._dialect.busy)
+        return (
+            self._ending or self._choked or self._slowed or (self._dialect is not None and self._dialect.busy)
+        )
 
     def _cut(self, got: int) -> None:
         """Take frames that are complete, as long as the dialect takes them; `got` bytes are new."""
@@ -248,6 +262,10 @@ class Connection(asyncio.Protocol):
 
     def _next_turn(self) -> None:
         self._turn = False
+        self.proceed()
+
+    def _go_on(self) -> None:
+        self._slowed = False
         self.proceed()
 
     def _receive(self, frame: bytes) -> None:

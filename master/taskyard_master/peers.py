@@ -19,6 +19,9 @@ class Link(Protocol):
     def introduced(self, *, delays_acks: bool) -> None:
         """The peer is who it should be: deadlines and limits of strangers end here."""
 
+    def failed(self) -> None:
+        """A request of the peer was refused; one that keeps failing has to wait."""
+
     def send(self, payload: bytes) -> bool:
         """Write a frame, if the connection is there to write to; too much that waits unread ends it."""
 

@@ -100,24 +100,28 @@ class PlainDialect:
                 raise self._queues.too_large(len(frame))
             name, method, args, kwds = self._request(frame)
         except PayloadError as error:  # a value that does not travel, and whoever put it should know why
-            self._link.send(plain.error("ValueError", str(error)))
+            self._fail(plain.error("ValueError", str(error)))
             return
         if not isinstance(name, str) or name not in self._queues.names:
-            self._link.send(_refused("this proxy is of another master: connect and make a new one"))
+            self._fail(_refused("this proxy is of another master: connect and make a new one"))
             return
         if method not in METHODS:
-            self._link.send(_refused(f"{method[:80]!r} is none of a queue's methods: {', '.join(METHODS)}"))
+            self._fail(_refused(f"{method[:80]!r} is none of a queue's methods: {', '.join(METHODS)}"))
             return
         try:
             answer = calls.call(name, method, args, kwds)
         except (TypeError, ValueError, PayloadError) as error:
             kind = "TypeError" if isinstance(error, TypeError) else "ValueError"
-            self._link.send(plain.error(kind, str(error)))
+            self._fail(plain.error(kind, str(error)))
             return
         if isinstance(answer, bytes):
             self._link.send(plain.returned(answer))
         else:
             self._in_flight.start(self._wait(calls, answer, method))
+
+    def _fail(self, reply: bytes) -> None:
+        self._link.failed()
+        self._link.send(reply)
 
     async def _wait(self, calls: Holder, work: Coroutine[Any, Any, bytes], method: str) -> None:
         try:
@@ -129,6 +133,7 @@ class PlainDialect:
         except BacklogFullError as error:
             reply = plain.error("queue.Full", str(error))
         except TaskyardError as error:
+            self._link.failed()
             reply = _refused(str(error))
         except Exception:
             log.exception("%s of %s failed", method, self.peer)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from taskyard import failpoints, messages
-from taskyard.errors import ProtocolError, RefusedError, TaskyardError
+from taskyard.errors import BacklogFullError, ProtocolError, RefusedError, TaskyardError
 from taskyard.messages import (
     GREETING,
     Backup,
@@ -108,7 +108,12 @@ class YardDialect:
     async def _answer(self, request: Request) -> None:
         if isinstance(request, _LARGE):
             await self._link.drained()
-        reply = messages.encode(await self._outcome(request))
+        outcome = await self._outcome(request)
+        if (
+            isinstance(outcome, Fail) and outcome.error != BacklogFullError.__name__
+        ):  # that one is meant to come again
+            self._link.failed()
+        reply = messages.encode(outcome)
         if failpoints.armed:
             name = type(request).__name__
             failpoints.passing(f"reply.{name}.before")

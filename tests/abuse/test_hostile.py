@@ -100,27 +100,28 @@ def test_a_storm_of_decrefs_and_unknown_ids(lab: Lab, figures: Figures) -> None:
             with Stranger(lab).prove() as peer:
                 refused(peer.first("decref", f"{number:x}"))
         assert victim.call("get_task", "qsize") == ("#RETURN", 0)
-        for number in range(5000):
+        for number in range(2000):
             assert "another master" in refused(victim.call(f"{number:x}", "get"))
         assert victim.call("get_task", "empty") == ("#RETURN", True)
     grown = memory(lab.master.pid) - before
     assert grown < 32 * MIB
-    figures.add("decref storm and unknown ids", requests=5600, grown_mib=round(grown / MIB, 1))
+    figures.add("decref storm and unknown ids", requests=2600, grown_mib=round(grown / MIB, 1))
 
 
 def test_jobs_that_nobody_knows_leave_nothing_behind(lab: Lab, figures: Figures) -> None:
     assert lab.master
-    with Stranger(lab).prove() as peer:
-        peer.greet()
-        for size in (1000, 20_000):  # once to warm up
-            before = memory(lab.master.pid)
-            for number in range(0, size, 100):
-                for one in range(number, number + 100):
+    for size in (1000, 20_000):  # once to warm up
+        before = memory(lab.master.pid)
+        for number in range(0, size, 500):  # with that many failures, a connection would be slowed
+            with Stranger(lab).prove() as peer:
+                peer.greet()
+                for one in range(number, number + 500):
                     job = f"unknown-{one:x}-" + "x" * 500
                     peer.send(encode(Chunk(2 * one + 1, job, 0, 1, b"", b"\0\0\0\0\0\0\0\0")))
                     peer.send(encode(Close(2 * one + 2, job, 0)))
-                for _ in range(200):
-                    assert isinstance(peer.reply(), Fail)
+                    if one % 100 == 99:
+                        for _ in range(200):
+                            assert isinstance(peer.reply(), Fail)
     grown = memory(lab.master.pid) - before
     figures.add("unknown jobs", requests=2 * size, grown_mib=round(grown / MIB, 1))
     assert grown < 8 * MIB

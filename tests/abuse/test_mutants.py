@@ -183,6 +183,9 @@ class Link:
 
     address, digest, heard, identity = "127.0.0.1:1", "sha256", 0.0, None
 
+    def failed(self) -> None:
+        pass
+
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.over = False

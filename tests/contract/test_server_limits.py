@@ -3,6 +3,7 @@
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support import eventually
 
 from taskyard.errors import SettingsError
 from taskyard.frames import ClientHandshake
-from taskyard.messages import GREETING, Backup, Fail, Ok, Renew, encode
+from taskyard.messages import GREETING, Backup, Fail, Ok, Renew, Status, encode
 from taskyard_master import common, limits
 from taskyard_master import connection as connection_module
 
@@ -356,3 +357,27 @@ def test_what_waits_for_all_together_is_bounded(
         assert served.server.connections >= 1
         for peer in peers:
             peer.sock.close()
+
+
+# ------------------------------------------------------------ peers whose requests keep failing
+
+
+def test_a_peer_that_keeps_failing_waits_and_others_do_not(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits.Faults, "AT_ONCE", 20.0)
+    monkeypatch.setattr(limits.Faults, "PER_SECOND", 100.0)
+    begun = time.monotonic()
+    with Caller(served) as plain, Raw(served).prove() as yard, Caller(served) as other:
+        yard.greet()
+        for number in range(2, 62):
+            plain.say("get_task", "no_method")
+            yard.send(encode(Status(number, "gap")))
+        assert other.call("task", "qsize") == 0
+        for number in range(2, 62):
+            assert plain.hear()[0] == "#TRACEBACK"
+            reply = yard.reply()
+            assert isinstance(reply, Fail) and reply.seq == number
+        assert time.monotonic() - begun > 0.3  # 40 beyond those at once, a hundredth of a second each
+        assert plain.call("task", "qsize") == 0
+        assert yard.ask(Renew(99, "j")) == Ok(99)

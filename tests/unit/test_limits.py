@@ -12,6 +12,7 @@ from taskyard_master.limits import (
     Admission,
     Complaints,
     Door,
+    Faults,
     group,
 )
 
@@ -82,6 +83,19 @@ def test_those_who_have_the_key_make_room_for_others_at_once() -> None:
         for _ in range(let_in):
             door.proved()
     assert clock.now - Clock().now < 5000 * TLS_STRANGER / Door.SHARE / 10
+
+
+def test_who_keeps_failing_waits_so_that_a_thousand_a_second_are_left() -> None:
+    clock = Clock()
+    faults = Faults(clock)
+    for _ in range(int(Faults.AT_ONCE)):
+        assert faults.count() == 0
+    begun, count = clock.now, 5000
+    for _ in range(count):
+        clock.now += faults.count()
+    assert clock.now - begun == pytest.approx(count / Faults.PER_SECOND, rel=0.01)
+    clock.now += 10
+    assert faults.count() == 0
 
 
 def test_slow_failures_are_never_turned_away() -> None:
