@@ -54,7 +54,7 @@ status: setup ## show jobs, workers and rates
 down: setup ## stop the yard; what it accepted is kept
 	@$(BIN)/taskyard down
 
-bench: setup benchmarks/.venv/.set-up ## this yard beside its peers, half an hour; writes docs/benchmarks
+bench: setup benchmarks/.venv/.set-up ## this yard beside its peers, 15 minutes; writes docs/benchmarks
 	@$(BIN)/python benchmarks/run.py --output docs/benchmarks $(ARGS)
 
 bench-quick: setup ## the ratio to the tutorial pattern, in two minutes
@@ -63,7 +63,7 @@ bench-quick: setup ## the ratio to the tutorial pattern, in two minutes
 bench-guard: setup ## counted costs beside benchmarks/guard.json; ARGS=--renew writes it, ARGS=--syscalls runs strace
 	@$(BIN)/python benchmarks/guard.py $(ARGS)
 
-bench-curves: setup ## how costs grow, 20 minutes; make bench-curves ARGS="--only tasks,jobs --most 1e5" for less
+bench-curves: setup ## how costs grow, ten minutes; make bench-curves ARGS="--only tasks,jobs --most 1e5" for less
 	@$(BIN)/python benchmarks/run.py --curves --output docs/benchmarks $(ARGS)
 
 chaos-long: setup ## every fault for ten minutes, as root; writes docs/reliability.md

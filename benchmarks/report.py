@@ -159,6 +159,8 @@ def _curves(found: list[curves.Curve], folder: Path) -> Iterator[str]:
         yield "|---|" + "---|" * len(curve.units)
         for point in curve.points:
             yield f"| {_number(point[0])} | {' | '.join(_number(value) for value in point[1:])} |"
+        if curve.note:
+            yield from ("", f"It ends there: {curve.note}.")
         yield from ("", f"![{curve.title}](curve-{curve.name}.svg)")
 
 
