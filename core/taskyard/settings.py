@@ -241,7 +241,9 @@ class Settings:
                 shown = "" if setting.secret else f" (is {environ.get(setting.variable, '')!r})"
                 faults.append(f"{setting.variable}: {fault}{shown}")
         if need_key and not values.get("authkey", b"-"):
-            faults.append("TASKYARD_AUTHKEY: is not set; run 'taskyard init' first, or set it or its _FILE")
+            programs = environ is os.environ and Path(".env").exists()
+            cure = "'set -a; . ./.env; set +a' in the shell" if programs else "run 'taskyard init' first"
+            faults.append(f"TASKYARD_AUTHKEY: is not set; {cure}, or set it or its _FILE")
         tls = [name for name in ("tls_ca", "tls_cert", "tls_key") if values.get(name)]
         if 0 < len(tls) < 3:
             faults.append("TASKYARD_TLS_CA, _CERT and _KEY: set all three, or none")

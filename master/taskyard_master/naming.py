@@ -17,7 +17,7 @@ def find(jobs: dict[str, Job], name: str) -> str:
     called = [job.id for job in jobs.values() if job.name == name]
     found = called or [key for key in jobs if name and key.startswith(name)]
     if not found:
-        raise UnknownJobError(f"there is no job {name!r}{_near(jobs, name)}: see 'taskyard status'")
+        raise UnknownJobError(f"there is no job {name!r}{_near(jobs, name)}")
     if len(found) == 1:
         return found[0]
     found.reverse()  # the newest first
@@ -31,4 +31,4 @@ def _near(jobs: dict[str, Job], name: str) -> str:
     newest = [jobs[key] for key in islice(reversed(jobs), COMPARED)]
     words = dict.fromkeys(word for job in newest for word in (job.name, job.id) if word)
     near = difflib.get_close_matches(name, words, n=2)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"; did you mean {' or '.join(near)}?" if near else ": see 'taskyard status'"

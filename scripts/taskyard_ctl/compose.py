@@ -7,6 +7,7 @@ a plain `docker compose` in the same folder sees the same containers.
 import math
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from functools import cached_property
@@ -209,6 +210,7 @@ class ComposeEngine:
             for name in _SECRETS:
                 values.pop(f"{name}_FILE", None)
         values["TASKYARD_ADDRESS"] = settings.address
+        values.setdefault("TASKYARD_HOST", socket.gethostname())  # a container only knows its own id
         data = settings.data_dir
         if data and not os.path.isdir(data):  # noqa: PTH112 - a str
             raise UsageError(f"TASKYARD_DATA_DIR: there is no folder {data}")

@@ -91,13 +91,17 @@ class JobLog(Results):
 
 
 def conclude(yard: "Yard", job: str, hint: bool = True) -> int:
-    """Say how a job ended, or how far it is; the exit code is 1 if some tasks did not complete."""
+    """Say how a job ended, or how far it is; the exit code is 1 if some tasks did not complete.
+
+    `hint`: where to see what failed, else what to do about it.
+    """
     from taskyard_ctl.render import duration
 
     status = yard.status(job).jobs[0]
     parts = [f"{status.completed:,} completed"]
     if status.dead:
-        parts.append(f"{status.dead:,} dead" + (f" (taskyard results {job} --failed)" if hint else ""))
+        verb = f"taskyard results {job} --failed" if hint else f"once repaired: taskyard requeue {job}"
+        parts.append(f"{status.dead:,} dead ({verb})")
     if status.cancelled:
         parts.append(f"{status.cancelled:,} cancelled")
     left = status.total - ended(status)

@@ -43,7 +43,7 @@ def bring_up(folder: YardFolder, workers: int | None, local: bool | None, say: S
     what = "containers" if engine.containers else "processes"
     say(f"the yard is up: master at {folder.settings.address}, {plural(count, 'worker')}, as {what}")
     if folder.dashboard:
-        say(f"dashboard: {folder.dashboard} (taskyard dashboard opens it)")
+        say(f"dashboard: {folder.dashboard} ('taskyard dashboard' has the way in)")
 
 
 def _start(folder: YardFolder, before: Engine | None, workers: int, local: bool | None, say: Say) -> Engine:

@@ -149,6 +149,8 @@ def facts(job: JobStatus, workers: Iterable[WorkerStatus], rate: float) -> Itera
         yield f"{job.retries:,} retried"
     there = sum(worker.state in ("idle", "running", "draining") for worker in workers)
     yield f"{there:,} worker{'' if there == 1 else 's'}"
+    if job.error and not job.ended:
+        yield job.error
 
 
 class _Lines:

@@ -55,6 +55,9 @@ class YardFolder:
     @cached_property
     def settings(self) -> Settings:
         """The settings, typed; raises SettingsError that lists every fault, the key's absence included."""
+        above = next((folder for folder in self.path.parents if (folder / STATE / RECORD).exists()), None)
+        if above is not None and not self.has_key:
+            raise SettingsError(f"no yard is in {self.path}, but one in {above}: go there, or --yard {above}")
         return Settings.from_env(self._absolute())
 
     @cached_property

@@ -28,6 +28,10 @@ class Working:
         assert said[0] == f"job {done.rows()[0]['job']}"
         assert said[-1].startswith("10 completed, in ")
 
+    def test_workers_are_of_this_host(self, yard: TestYard) -> None:
+        """By the machine's name, in containers too."""
+        assert {worker["host"] for worker in yard.workers()} == {socket.gethostname()}
+
     def test_submit_prints_the_id_alone(self, yard: TestYard) -> None:
         job = yard.run("submit", "work:square", "--range", "0:5", "--job", "alone").out
         assert len(job) == 13

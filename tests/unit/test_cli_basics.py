@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from taskyard import __version__
+from taskyard.errors import SettingsError
+from taskyard.settings import Settings
 from taskyard_ctl import cli
 from taskyard_ctl.cli import VERBS, main
 
@@ -52,6 +54,31 @@ def test_nothing_heavy_is_imported_to_start(arguments: list[str]) -> None:
 
 def test_a_command_needs_neither_docker_nor_rich_to_ask_the_master(yard: Path) -> None:
     assert loaded_by("status", "--json", "--yard", str(yard)) & {"docker", "rich", "asyncio"} == set()
+
+
+def test_in_a_folder_of_a_yard_it_says_where_that_is(
+    yard: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Instead of asking for a yard within the yard."""
+    (yard / ".taskyard").mkdir()
+    (yard / ".taskyard" / "yard.json").write_text('{"engine": "local"}')
+    (yard / "data").mkdir()
+    monkeypatch.chdir(yard / "data")
+    assert main(["status"]) == 2
+    said = capsys.readouterr().err
+    assert said == f"taskyard: no yard is in {yard}/data, but one in {yard}: go there, or --yard {yard}\n"
+
+
+def test_a_program_beside_a_key_is_told_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TASKYARD_AUTHKEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match="run 'taskyard init' first"):
+        Settings.from_env()
+    (tmp_path / ".env").touch()
+    with pytest.raises(SettingsError, match=r"is not set; 'set -a; \. \./\.env; set \+a' in the shell"):
+        Settings.from_env()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["submit", "--help"]])

@@ -22,6 +22,8 @@ def test_the_rate_is_that_of_late() -> None:
         ({"state": "open", "ended": 0.0}, "2.0/s, still submitting, 1 worker"),
         ({"ended": 0.0, "completed": 5, "dead": 1, "retries": 7},
          "2.0/s, 2.0 s left, 1 dead, 7 retried, 1 worker"),
+        ({"ended": 0.0, "completed": 4, "error": "ValueError: no"},
+         "2.0/s, 3.0 s left, 1 worker, ValueError: no"),
         ({}, "2.0/s, the last results are on their way, 1 worker"),
     ],
 )  # fmt: skip

@@ -399,7 +399,7 @@ def test_jobs_are_found_by_id_name_and_prefix() -> None:
     for nothing in ("q", ""):
         with pytest.raises(UnknownJobError, match=f"^there is no job '{nothing}': see 'taskyard status'$"):
             yard.ledger.find(nothing)
-    with pytest.raises(UnknownJobError, match=r"'name of xzy'; did you mean name of xyz or .*\?"):
+    with pytest.raises(UnknownJobError, match=r"'name of xzy'; did you mean name of xyz or .*\?$"):
         yard.ledger.find("name of xzy")
     assert yard.ledger.jobs() == ["abc1", "abc2", "xyz"]
 
