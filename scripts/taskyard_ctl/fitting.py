@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
@@ -40,7 +41,7 @@ class Fitted:
         shown = [
             name for name in kinds if name in self.always or any(self._says(row, name) for row in self.rows)
         ]
-        widths = {name: max(len(name), *(len(str(row[name])) for row in self.rows)) for name in shown}
+        widths = {name: max(len(name), *(cell_len(str(row[name])) for row in self.rows)) for name in shown}
         note, label = self.below
         gone = [note] if note in widths and _total(widths) > options.max_width else []
         going = [name for name in self.drop if name in widths and name != note]
@@ -54,10 +55,13 @@ class Fitted:
             if over <= 0 or not going:
                 break
             gone.append(going.pop(0))
-        yield _filled(kept, kinds, self.rows)
+        yield _line({name: Text(name, "bold") for name in kept}, kept, kinds)
+        for row in self.rows:
+            yield _line({name: _text(row[name]) for name in kept}, kept, kinds)
         for row in self.rows if note in gone else ():
             if str(row[note]):
-                yield Text(f"{row[label]}: {row[note]}", no_wrap=True, overflow="ellipsis")
+                said = " ".join(f"{row[label]}: {row[note]}".split("\n"))
+                yield Text(said, no_wrap=True, overflow="ellipsis")
 
     def _says(self, row: Row, name: str) -> bool:
         return str(row[name]) not in ("", "0")
@@ -67,17 +71,21 @@ def _total(widths: dict[str, int]) -> int:
     return sum(widths.values()) + GAP * max(0, len(widths) - 1)
 
 
-def _filled(widths: dict[str, int], kinds: dict[str, str], rows: Sequence[Row]) -> Table:
-    filled = table(
-        *(
-            Column(name, width=width, no_wrap=True, overflow="ellipsis",
-                   justify="right" if kinds[name] == ">" else "left")
-            for name, width in widths.items()
-        )
-    )  # fmt: skip
-    for row in rows:
-        filled.add_row(*(row[name] for name in widths))
-    return filled
+def _line(cells: dict[str, Text], widths: dict[str, int], kinds: dict[str, str]) -> Text:
+    """One row: numbers to the right, nothing but the text at its end."""
+    line = Text(no_wrap=True)
+    for name, width in widths.items():
+        cell = cells[name]
+        cell.truncate(width, overflow="ellipsis")
+        room = width - cell.cell_len
+        line.append_text(Text(" " * room) + cell if kinds[name] == ">" else cell + Text(" " * room))
+        line.append(" " * GAP)
+    line.rstrip()
+    return line
+
+
+def _text(cell: str | Text) -> Text:
+    return cell.copy() if isinstance(cell, Text) else Text(" ".join(cell.split("\n")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,7 @@ class Scaling:
 
     def test_drain_and_back(self, yard: TestYard) -> None:
         worker = yard.workers()[0]["id"]
-        assert yard.run("drain", worker).err == f"{worker} is drained\n"
+        assert yard.run("drain", worker).err == (f"{worker} is drained; --undo lets it take tasks again\n")
         assert {w["id"]: w["state"] for w in yard.workers()}[worker] == "drained"
         assert "takes tasks again" in yard.run("drain", worker, "--undo").err
         assert {w["id"]: w["state"] for w in yard.workers()}[worker] == "idle"

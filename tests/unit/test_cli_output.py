@@ -6,6 +6,7 @@ import re
 import sys
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from taskyard.allow import Allow
@@ -112,6 +113,7 @@ def test_tables_fit_and_cut_no_number(width: int) -> None:
     )
     lines = text_of(status, width).splitlines()
     assert max(map(len, lines)) <= width
+    assert all(line == line.rstrip() for line in lines)
     shown = " ".join(" ".join(lines).split())
     for whole in ("feedfeedfeed", "0123456789ab", "123,456,789", "1,234", "w-1", "dead", "running"):
         assert re.search(rf"(?<!\S){whole}(?!\S)", shown), f"{whole}\n" + "\n".join(lines)
@@ -130,6 +132,13 @@ def test_a_table_of_results_fits(width: int) -> None:
     assert {len(line) for line in lines} == {len(lines[0])} and len(lines[0]) <= width
     assert "123456789  completed" in lines[1]
     assert "dead       ValueError: two" in lines[2]
+
+
+def test_a_text_of_several_lines_or_wide_letters_keeps_its_row() -> None:
+    status = reply(job(name="\u5bb6" * 40, note="two\nlines", dead=1), job(name="x"))
+    lines = text_of(status, 100).splitlines()
+    assert len(lines) == len(text_of(reply(job(), job()), 100).splitlines()) + 1, "a note beneath"
+    assert max(cell_len(line) for line in lines) <= 100
 
 
 def test_a_pipe_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch) -> None:

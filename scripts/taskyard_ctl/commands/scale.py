@@ -48,8 +48,7 @@ def drain(
     """Let a worker finish, and take nothing new.
 
     Waits until it has. WORKER is its id in 'taskyard status', or the beginning of it. It stays
-    connected until it is
-    stopped, and 'taskyard scale' stops drained workers first.
+    connected until it is stopped, and 'taskyard scale' stops drained workers first.
 
     \b
     Example:      taskyard drain --host build1
@@ -79,4 +78,4 @@ def drain(
                 )
             time.sleep(POLL_S)
     for name in sorted(names):
-        say(f"{name} takes tasks again" if undo else f"{name} is drained")
+        say(f"{name} takes tasks again" if undo else f"{name} is drained; --undo lets it take tasks again")
