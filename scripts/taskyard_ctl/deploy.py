@@ -163,7 +163,6 @@ class Deploy:
                 if not actions:
                     self._say("nothing is to do")
                 return self._end(reached, {}, [], started, done=False)
-            self._site.write_record(self._leaving)
             with record.locked(why):
                 return self._locked(reached, record, why, version, started)
         finally:
@@ -182,6 +181,7 @@ class Deploy:
         self, reached: Reached, record: Record, why: str, version: Version | None, started: float
     ) -> int:
         actions, wanted = self._plan(reached, record, version)
+        self._site.write_record(self._leaving)  # not before: what is refused leaves the verbs as they were
         if not actions:
             self._say(f"nothing is to do: version {wanted.version.id} runs")
             self._site.write_record(())

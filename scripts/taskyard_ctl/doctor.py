@@ -21,9 +21,11 @@ from taskyard_ctl.inventory import Host
 from taskyard_ctl.plan import RUNS, HostNow
 from taskyard_ctl.site import Site
 from taskyard_ctl.ssh import OPTIONS, Link, connect
+from taskyard_ctl.swarmnodes import PORTS, seat
 
 HERE = "here"
 ENGINE = (20, 10)
+PRIVILEGES = 25  # the first engine that heeds them with Swarm
 DISK = 2 << 30  # bytes: an image and its layers, and some logs
 MEMORY = 256 << 20  # of a worker
 SKEW_S = 5.0
@@ -123,7 +125,7 @@ def _host(site: Site, link: Link) -> Iterator[Finding]:
     yield _memory(host, info, now)
     yield from _asked(host, info)
     yield from _containers(host, now)
-    yield from _port(site, engine, now)
+    yield from [_swarm(engine, version)] if site.swarm else _port(site, engine, now)
 
 
 def _version(text: str) -> str:
@@ -177,6 +179,20 @@ def _containers(host: Host, now: HostNow) -> Iterator[Finding]:
         found += f"; {', '.join(one.name for one in bad)} is {bad[0].state}"
     cure = "'taskyard deploy' makes them alike" if bad or len(versions) > 1 else ""
     yield Finding(host.name, "containers", found, cure)
+
+
+def _swarm(engine: HostEngine, version: str) -> Finding:
+    """The host's place in the Swarm; whether it gets through to the others is what Swarm itself watches."""
+    place = seat(engine)
+    if place.state == "inactive":
+        return Finding(engine.name, "swarm", "in none yet: 'taskyard deploy' brings it into one")
+    if place.state != "active":
+        cure = f"let {PORTS} through between the hosts; 'docker info' there says more"
+        return Finding(engine.name, "swarm", f"its place is {place.state}", cure)
+    found = f"{'manager' if place.manager else 'worker'} {place.hostname}"
+    if int(version.split(".")[0]) < PRIVILEGES:
+        found += f"; engines before {PRIVILEGES} ignore no-new-privileges of services"
+    return Finding(engine.name, "swarm", found)
 
 
 def _port(site: Site, engine: HostEngine, now: HostNow) -> Iterator[Finding]:

@@ -1,13 +1,12 @@
 """What is done to a Swarm, through the engine of one of its managers: the host of the yard's master.
 
-It touches only services, secrets, configs and networks with the yard's label, and node labels that begin
-with the yard's name. Images are on the nodes already: no registry is asked for anything.
+It touches only services, secrets, configs and networks with the yard's label. Images are on the nodes
+already: no registry is asked for anything.
 """
 
 import contextlib
-import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,37 +14,16 @@ import docker.errors  # type: ignore[import-untyped]
 
 from taskyard.clock import Deadline
 from taskyard.errors import HostError
-from taskyard.settings import split_address
 from taskyard_ctl.containers import LABEL, base
-from taskyard_ctl.engine import FAULTS, HostEngine, reason
-from taskyard_ctl.inventory import Host
+from taskyard_ctl.engine import HostEngine
+from taskyard_ctl.swarmnodes import POLL_S, WAIT_S, raced, told
 from taskyard_ctl.swarmplan import Cluster, Seat, ServiceNow
-from taskyard_ctl.swarmspec import PUBLIC, Service, label
+from taskyard_ctl.swarmspec import PUBLIC, Service
 
-PORT = 2377  # of a manager, for nodes
-WAIT_S = 30.0
-POLL_S = 0.1
+SETTLE_S = 60.0  # engines before 25 take 30 s to call a worker running
 TRIES = 10  # of a change that somebody else's change came before
 LIVE = ("running", "ready")  # what Swarm wants of a task that counts
 BROKEN = ("failed", "rejected")
-
-
-@contextlib.contextmanager
-def told(name: str) -> Iterator[None]:
-    """An engine's fault becomes a HostError that names the host."""
-    try:
-        yield
-    except FAULTS as fault:
-        raise HostError(f"{name}: {reason(fault)}") from None
-
-
-def seat(engine: HostEngine) -> Seat:
-    """A host's place in a Swarm."""
-    with told(engine.name):
-        info = engine.client.api.info()
-    swarm = info.get("Swarm") or {}
-    state = swarm.get("LocalNodeState") or "inactive"
-    return Seat(state, swarm.get("NodeID", ""), info["Name"], bool(swarm.get("ControlAvailable")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,75 +116,6 @@ class Swarm:
             state: str = self._api.inspect_service(name).get("UpdateStatus", {}).get("State", "")
         return state
 
-    # ------------------------------------------------------------ the Swarm and its nodes
-
-    def make(self, host: Host) -> None:
-        """Make a Swarm; other nodes reach it where workers would reach the master without one."""
-        own = split_address(host.address)[0].strip("[]")
-        with contextlib.suppress(OSError):
-            own = str(socket.getaddrinfo(own, PORT, type=socket.SOCK_STREAM)[0][4][0])
-        with self._told():
-            self._api.init_swarm(advertise_addr=own)
-            node = self._api.info()["Swarm"]["NodeID"]
-        self.label(node, {label(self._boss.yard, "made"): "yes"})
-
-    def join(self, engine: HostEngine) -> None:
-        """Make a host a node that works, and remember that it was us."""
-        with self._told():
-            token = self._api.inspect_swarm()["JoinTokens"]["Worker"]
-            own = self._api.info()["Swarm"]["NodeAddr"]
-        place = f"[{own}]:{PORT}" if ":" in own else f"{own}:{PORT}"
-        try:
-            engine.client.api.join_swarm(remote_addrs=[place], join_token=token)
-        except FAULTS as fault:
-            raise HostError(
-                f"{engine.name}: it cannot join the Swarm at {place} ({reason(fault)}): let TCP {PORT},"
-                " TCP and UDP 7946 and UDP 4789 through between the hosts"
-            ) from None
-        self.label(seat(engine).node, {label(self._boss.yard, "joined"): "yes"})
-
-    def label(self, node: str, pairs: Mapping[str, str]) -> None:
-        """Set labels of a node; an empty value takes one away. Waits for a node that is just joining."""
-        deadline = Deadline.after(WAIT_S)
-        with self._told():
-            while True:
-                try:
-                    there = self._api.inspect_node(node)
-                    spec = dict(there["Spec"])
-                    merged = {**(spec.get("Labels") or {}), **pairs}
-                    spec["Labels"] = {key: value for key, value in merged.items() if value}
-                    self._api.update_node(node, there["Version"]["Index"], spec)
-                    return
-                except docker.errors.APIError as fault:
-                    if deadline.passed or not (fault.status_code == 404 or _raced(fault)):
-                        raise
-                time.sleep(POLL_S)
-
-    def release(self, engine: HostEngine) -> bool:
-        """Take the yard's labels from a host's node, and it out of the Swarm if only we brought it there.
-
-        Returns whether it left.
-        """
-        own = seat(engine)
-        if own.state == "inactive":
-            return False
-        start, boss = label(self._boss.yard, ""), engine.name == self._boss.name
-        with self._told():
-            there = self._api.inspect_node(own.node)["Spec"].get("Labels") or {}
-            foreign = len(self._api.services()) - len(self._api.services(filters=self._filter))
-            more = boss and len(self._api.nodes()) > 1
-        if foreign or more or start + ("made" if boss else "joined") not in there:
-            self.label(own.node, {key: "" for key in there if key.startswith(start)})
-            return False
-        with told(engine.name):
-            engine.client.api.leave_swarm(force=True)
-        with self._told(), contextlib.suppress(docker.errors.NotFound):
-            if not boss:
-                self._api.remove_node(own.node, force=True)
-        with contextlib.suppress(*FAULTS):  # Docker leaves it behind
-            engine.client.api.remove_network("docker_gwbridge")
-        return True
-
     # ------------------------------------------------------------ what it holds
 
     def make_network(self) -> None:
@@ -275,7 +184,7 @@ class Swarm:
         Swarm prefers to let go who does not run. So it has to see first that this one ended, and that all
         others run.
         """
-        deadline = Deadline.after(WAIT_S)
+        deadline = Deadline.after(SETTLE_S)
         with self._told():
             while True:
                 tasks = [one for one in self._tasks(name) if one["DesiredState"] in LIVE]
@@ -283,7 +192,7 @@ class Swarm:
                     break
                 if deadline.passed:
                     raise HostError(
-                        f"{self._boss.name}: the workers of {name} do not settle within {WAIT_S:.0f} s"
+                        f"{self._boss.name}: the workers of {name} do not settle within {SETTLE_S:.0f} s"
                     )
                 time.sleep(POLL_S)
             there = self._api.inspect_service(name)["Spec"]["Mode"]["Replicated"]["Replicas"]
@@ -306,13 +215,9 @@ class Swarm:
                 )  # fmt: skip
                 return
             except docker.errors.APIError as fault:
-                if not left or not _raced(fault):
+                if not left or not raced(fault):
                     raise
             time.sleep(POLL_S)
-
-
-def _raced(fault: docker.errors.APIError) -> bool:
-    return "out of sequence" in str(fault)
 
 
 def _service(raw: Mapping[str, Any], live: int) -> ServiceNow:

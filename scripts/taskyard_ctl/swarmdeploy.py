@@ -11,7 +11,8 @@ from taskyard_ctl.engine import HostEngine
 from taskyard_ctl.hostprogress import Display
 from taskyard_ctl.hoststeps import Steps
 from taskyard_ctl.plan import Action, HostNow, Version, Wanted
-from taskyard_ctl.swarm import Swarm, seat
+from taskyard_ctl.swarm import Swarm
+from taskyard_ctl.swarmnodes import seat
 from taskyard_ctl.swarmplan import Cluster, Seat
 from taskyard_ctl.swarmspec import Service
 from taskyard_ctl.swarmsteps import SwarmSteps

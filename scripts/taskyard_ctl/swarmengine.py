@@ -10,7 +10,8 @@ from taskyard_ctl.hosts import MASTER_GRACE_S, HostsEngine, spread
 from taskyard_ctl.interface import Member, Say
 from taskyard_ctl.plan import RUNS, HostNow
 from taskyard_ctl.ssh import Link
-from taskyard_ctl.swarm import Swarm, seat
+from taskyard_ctl.swarm import Swarm
+from taskyard_ctl.swarmnodes import Nodes, seat
 
 POLL_S = 0.1
 
@@ -71,16 +72,16 @@ class SwarmEngine(HostsEngine):
         """Remove all of the yard, and take those hosts out of the Swarm that were in none before."""
         self.down(0.0, say)
         boss = self._boss()
-        swarm = Swarm(boss)
+        nodes = Nodes(boss)
         if seat(boss).manager:
-            swarm.drop()
+            Swarm(boss).drop()
             for name, left in self._each(
-                lambda engine: engine.name != boss.name and swarm.release(engine)
+                lambda engine: engine.name != boss.name and nodes.release(engine)
             ).items():
                 if left:
                     say(f"{name}: left the Swarm")
         super().destroy(volumes, say)
-        if swarm.release(boss):
+        if nodes.release(boss):
             say(f"{boss.name}: left the Swarm, which is no more")
 
     def put_revoked(self) -> str:

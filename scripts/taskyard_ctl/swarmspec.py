@@ -209,4 +209,5 @@ def names_of(yard: str, role: str, files: Mapping[str, bytes]) -> dict[str, str]
     digests = {file: keys_digest({file: content}, key) for file, content in files.items()}
     if role == "master":
         digests[REVOKED] = list_digest(files[REVOKED])[:8]
-    return {file: f"{base(yard)}-{digest}-{file}"[:64] for file, digest in digests.items()}
+    ends = {file: f"-{digest}-{file}" for file, digest in digests.items()}
+    return {file: base(yard)[: 64 - len(end)] + end for file, end in ends.items()}

@@ -12,7 +12,8 @@ from taskyard_ctl.hoststeps import POLL_S, READY_S, WORKER_GRACE_S, Parts, Steps
 from taskyard_ctl.interface import Member
 from taskyard_ctl.plan import RUNS, Action, Running, Stage
 from taskyard_ctl.scaling import idlest, status_of
-from taskyard_ctl.swarm import Swarm, Trouble, seat
+from taskyard_ctl.swarm import Swarm, Trouble
+from taskyard_ctl.swarmnodes import Nodes, seat
 from taskyard_ctl.swarmspec import Service
 
 FAILS = 2  # so many tasks that end at once, and a service does not start
@@ -28,7 +29,7 @@ class SwarmSteps(Steps):
         files: Mapping[str, bytes],
     ) -> None:  # fmt: skip
         super().__init__(parts, display)
-        self._swarm = Swarm(boss)
+        self._swarm, self._nodes = Swarm(boss), Nodes(boss)
         self._boss = boss
         self._services = services  # those wanted, by name
         self._files = files  # by the names of secrets and configs
@@ -40,16 +41,16 @@ class SwarmSteps(Steps):
     # ------------------------------------------------------------ the Swarm
 
     def _make(self, engine: HostEngine, action: Action) -> str:
-        self._swarm.make(engine.link.host)
+        self._nodes.make(engine.link.host)
         return ""
 
     def _join(self, engine: HostEngine, action: Action) -> str:
-        self._swarm.join(engine)
+        self._nodes.join(engine)
         return ""
 
     def _label(self, engine: HostEngine, action: Action) -> str:
         pairs = (name.partition("=") for name in action.names)
-        self._swarm.label(seat(engine).node, {key: value for key, _, value in pairs})
+        self._nodes.label(seat(engine).node, {key: value for key, _, value in pairs})
         return ""
 
     def _network(self, engine: HostEngine, action: Action) -> str:
@@ -64,7 +65,7 @@ class SwarmSteps(Steps):
         return ""
 
     def _leave(self, engine: HostEngine, action: Action) -> str:
-        self._swarm.release(engine)
+        self._nodes.release(engine)
         engine.remove_all(keep=(f"{base(engine.yard)}-journal",), network=False)
         return ""
 

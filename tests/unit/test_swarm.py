@@ -261,3 +261,5 @@ def test_what_makes_another_service() -> None:
     long = parse(HOSTS.replace("hosts.two", f"hosts.{'t' * 60}"), "y" * 40)
     names = [service.name for service in want(long).workers.values()]
     assert max(map(len, names)) <= 63 and len(set(names)) == 2
+    kept = {name for service in want(long).workers.values() for name in service.files.values()}
+    assert max(map(len, kept)) <= 64 and any(name.endswith("-revoked.pem") for name in kept)

@@ -11,12 +11,14 @@ from typing import NoReturn
 SWARM = "--swarm" in sys.argv[1:]  # see `lifecycle.main`
 
 
-def _end(*_: object) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM if SWARM else 0)
+def _end(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number if SWARM and number == signal.SIGTERM else 0)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _end)
+    if SWARM:
+        signal.signal(signal.SIGINT, _end)
     from taskyard_worker.lifecycle import main
 
     sys.exit(main(SWARM))

@@ -23,11 +23,9 @@ def down(ctx: click.Context, deadline: float | None) -> None:
     from taskyard_ctl.lifecycle import bring_down
 
     folder = yard_of(ctx)
-    say(
-        "the yard is down; 'taskyard up' goes on"
-        if bring_down(folder, deadline, say)
-        else "no yard runs here"
-    )
+    again = "deploy" if folder.record().get("engine") == "hosts" else "up"
+    was_up = bring_down(folder, deadline, say)
+    say(f"the yard is down; 'taskyard {again}' goes on" if was_up else "no yard runs here")
 
 
 @click.command(cls=Verb)

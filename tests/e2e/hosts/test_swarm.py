@@ -32,14 +32,14 @@ def swarm_yard(folder: Path, lab: Lab) -> Iterator[Project]:
 @pytest.fixture
 def bare(tmp_path: Path, lab: Lab) -> Iterator[Project]:
     """Hosts on which nothing runs."""
-    with swarm_yard(tmp_path / "squares", lab) as project:
+    with swarm_yard(tmp_path / "flock", lab) as project:
         yield project
 
 
 @pytest.fixture(scope="module")
 def swarm(tmp_path_factory: pytest.TempPathFactory, lab: Lab) -> Iterator[Project]:
     """A yard that runs on a Swarm of its own; the tests leave it with two workers a host."""
-    with swarm_yard(tmp_path_factory.mktemp("swarm") / "squares", lab) as project:
+    with swarm_yard(tmp_path_factory.mktemp("swarm") / "flock", lab) as project:
         project.hosts["two"].docker("volume create other")
         project("deploy", "hosts.toml", "--engine", "swarm")
         assert "3 of 3 hosts are as they should be" in project.said
@@ -49,7 +49,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory, lab: Lab) -> Iterator[Projec
 def services(yard: Project, name: str = "") -> list[dict[str, Any]]:
     """What the manager tells of the yard's services."""
     one = yard.hosts["one"]
-    ids = one.docker(f"service ls -q --filter name=taskyard-squares-{name}")
+    ids = one.docker(f"service ls -q --filter name=taskyard-flock-{name}")
     found: list[dict[str, Any]] = json.loads(one.docker(f"service inspect {' '.join(ids.split())}"))
     return found
 
@@ -108,7 +108,7 @@ def test_smaller_during_a_job(swarm: Project) -> None:
 
 @pytest.mark.cut
 def test_the_verbs(swarm: Project, tmp_path: Path) -> None:
-    """`run`, `drain`, `logs` and `dashboard`, as on one host."""
+    """`run`, `drain`, `logs`, `dashboard` and `doctor`, as on one host."""
     results = [json.loads(line) for line in swarm("run", "jobs:square", "--range", "0:40").splitlines()]
     assert sorted(result["value"] for result in results) == [n * n for n in range(40)]
     assert {result["host"] for result in results} <= {"two", "three"}
@@ -128,6 +128,8 @@ def test_the_verbs(swarm: Project, tmp_path: Path) -> None:
             assert page.status == 200 and b"taskyard" in page.read()
         dashboard.send_signal(signal.SIGINT)
         dashboard.communicate()
+    seen = {(one["host"], one["check"]): one["found"] for one in json.loads(swarm("doctor", "--json"))}
+    assert (seen["one", "swarm"], seen["two", "swarm"]) == ("manager one", "worker two")
 
 
 @pytest.mark.cut
@@ -179,7 +181,7 @@ def test_a_swarm_that_was_there_before_stays(bare: Project) -> None:
     one.docker("node update --label-add disk=fast one")
     bare("deploy", "hosts.toml", "--engine", "swarm")
     one.run("echo hello | docker secret create other -")
-    one.docker("tag $(docker images -q taskyard-squares-master | head -n 1) other:1")
+    one.docker("tag $(docker images -q taskyard-flock-master | head -n 1) other:1")
     one.docker(
         "service create --detach --no-resolve-image --name other --endpoint-mode dnsrr --no-healthcheck"
         " --constraint node.hostname==one --entrypoint python other:1 -c 'import time; time.sleep(1000)'"
@@ -200,7 +202,7 @@ def test_a_version_that_does_not_start_stops_at_the_first(bare: Project) -> None
     bare("deploy", "hosts.toml", "--engine", "swarm")
     bare("run", "jobs:square", "--range", "0:10")
     before = running(bare)
-    bare.inventory('env.TASKYARD_SLOTS = "none"')
+    bare.inventory(two=f'ssh = "root@{bare.hosts["two"].address}"\nenv = {{TASKYARD_SLOTS = "none"}}')
     said = bare("deploy", code=5)
     assert "TASKYARD_SLOTS" in said and "does not start" in said
     assert running(bare) == before
@@ -217,12 +219,12 @@ def test_a_version_that_does_not_start_stops_at_the_first(bare: Project) -> None
 def test_a_host_is_powered_off_in_the_middle(bare: Project) -> None:
     """The other finishes its tasks; when it is back Swarm gives it its workers again."""
     bare("deploy", "hosts.toml", "--engine", "swarm")
-    job = bare("submit", "jobs:slow", "--range", "0:80").strip()
+    job = bare("submit", "jobs:slow", "--range", "0:240").strip()
     two = bare.hosts["two"]
-    eventually(lambda: any(w["leased"] for w in bare.status()["workers"] if w["host"] == "two"))
+    eventually(lambda: any(w["leased"] for w in bare.status()["workers"] if w["host"] == "two"), "it works")
     two.power_off()
     results = bare.results(job)
-    assert [result["value"][0] for result in results] == list(range(80))
+    assert [result["value"][0] for result in results] == list(range(240))
     assert bare.joined() == ["three", "three"]
     two.power_on()
     eventually(lambda: bare.joined() == ALL, "two is back", 90)
@@ -242,7 +244,7 @@ def test_hosts_that_differ_and_one_that_goes(bare: Project) -> None:
     assert bare.joined() == ["three", "three", "three", "two", "two"]
     assert len(services(bare, "worker")) == 2
     labels = json.loads(bare.hosts["one"].docker("node inspect otherwise -f '{{json .Spec.Labels}}'"))
-    assert labels["taskyard.squares.label.disk"] == "fast"
+    assert labels["taskyard.flock.label.disk"] == "fast"
     before = running(bare)
     bare.inventory(three=f'ssh = "root@{three.address}"\n{more.replace("3", "1")}')
     bare("deploy")
