@@ -98,7 +98,7 @@ class SwarmSteps(Steps):
             end = "; the one of before works on" if back else ""
             self._look_after(name, before, 1 if back else FAILS, end)
             masters = [one for one in engine.containers() if one.role == "master" and one.shape == shape]
-            last = "Swarm has not started it"
+            last = self._last_words(name)
             if any(one.state in RUNS for one in masters):
                 try:
                     self.yard().status()
@@ -140,11 +140,9 @@ class SwarmSteps(Steps):
                 return
             self._look_after(name, before, FAILS)
             if deadline.passed:
-                said = [one.text for one in self._swarm.troubles(name)]
                 raise HostError(
                     f"{engine.name}: {joined} of {many} workers joined within {READY_S:.0f} s"
-                    f" ({said[-1] if said else 'Swarm says nothing'}): 'docker service ps {name}' on"
-                    f" {self._boss.name} tells"
+                    f" ({self._last_words(name)}): 'docker service ps {name}' on {self._boss.name} tells"
                 )
             time.sleep(POLL_S)
 
@@ -155,6 +153,11 @@ class SwarmSteps(Steps):
             return
         where, words = self._log(new[-1])
         raise HostError(f"{where}: {name} does not start: {words}{end}")
+
+    def _last_words(self, name: str) -> str:
+        """What Swarm says of a service that does not run."""
+        said = [one.text for one in self._swarm.troubles(name)]
+        return said[-1] if said else "Swarm says nothing"
 
     def _log(self, trouble: Trouble) -> tuple[str, str]:
         """Show what a task printed; returns its host and the last words."""
