@@ -44,7 +44,8 @@ class YardExecutor(Executor):
     max_attempts  executions of a task that raises or is killed before its future fails
     timeout       seconds that a task may run, 0 = no limit
     priority      higher first, strictly
-    retention     seconds that the job can be looked at once it has ended
+    retention     seconds that the job can be looked at once it has ended, and at least that long each
+                  result that was received before; 0 = for ever
     patience, reconnect, allow, payload
                   as for `Yard`; with `reconnect` everything fails once the master is gone for so long
 

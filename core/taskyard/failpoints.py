@@ -22,6 +22,7 @@ MASTER = (
     "apply.before", "apply.after",  # around the ledger's knowing of a commit
     "read.before",  # tasks or results are about to be read from the journal
     "purge.before", "purge.after",  # around removing some rows of a deleted job
+    "drop.before", "drop.after",  # around removing some rows whose results were taken long ago
     "grant.before",  # a lease is given, and nobody was told
     "hello.before",  # a worker said what it holds, and was not answered
     "lost.before",  # a worker is gone, and its leases are not taken back

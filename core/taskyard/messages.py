@@ -45,7 +45,7 @@ class Options(Struct):
     timeout: float = 0.0  # seconds a task may run; 0 = no limit
     priority: int = 0  # higher first, strictly
     retention: float = 604800.0  # seconds that results are kept after the job's end; 0 = for ever
-    consume: bool = False  # `plain` and executor jobs: a block may go once its results are taken
+    consume: bool = False  # `plain` and executor jobs: what was taken goes when it is so old
 
 
 class Held(Struct):

@@ -46,7 +46,7 @@ class Commits:
         self._tickets: dict[int, asyncio.Future[None]] = {}
         self._touched: set[str] = set()
         self._answers: list[tuple[asyncio.Future[None], Exception | None]] = []
-        self.applied = 0  # seq of the last row that the ledger knows
+        self.applied = journal.last  # seq of the last row that the ledger knows
         self.newest: dict[str, int] = {}  # by job: seq of the last row of outcomes, if this master wrote one
         self.observers: list[Callable[[Record], None]] = []  # of every record that is committed
         journal.delivered = self._wake
@@ -115,12 +115,16 @@ class Commits:
         if error is not None or not isinstance(record, QUIET):
             self._touched.add(record.job)
 
+    def save(self) -> None:
+        """Have the journal keep the ledger's state, so that a start reads only what comes later."""
+        self.journal.save_snapshot(self.applied, self.ledger.snapshot())
+
     def _wake(self) -> None:
         """A group commit is over, done or failed."""
         touched, self._touched = self._touched, set()
         answers, self._answers = self._answers, []
         if self.journal.rows_since_snapshot >= SNAPSHOT_ROWS:
-            self.journal.save_snapshot(self.applied, self.ledger.snapshot())
+            self.save()
         try:
             self._changed(touched)
         finally:

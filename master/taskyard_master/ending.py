@@ -1,10 +1,31 @@
 """Judging what ends: cancel, requeue, delete, retention, and results that are consumed (rules 15 to 17)."""
 
+from typing import NamedTuple
+
 from taskyard.errors import ConflictError, UsageError
 from taskyard.messages import Cancelling, Deleting, Requeuing, Taking
 from taskyard_master.jobs import MOST, Job
 from taskyard_master.plans import Plan
+from taskyard_master.segments import CANCELLED, COMPLETED
 from taskyard_master.state import State
+
+
+class Consuming(NamedTuple):
+    """A job whose rows may go once they were taken."""
+
+    job: str
+    submitter: str
+    retention: float  # seconds
+    taken: int  # seq of the row up to which plain peers took results, that one not all of it
+
+
+def consuming(state: State) -> list[Consuming]:
+    """The jobs of which anything may go: a retention of 0 is for ever."""
+    return [
+        Consuming(job.id, job.submitter, job.options.retention, job.taken[0])
+        for job in state.jobs.values()
+        if job.options.consume and job.options.retention and job.counts[COMPLETED] + job.counts[CANCELLED]
+    ]
 
 
 def cancel(state: State, job: Job, wall: float) -> Plan:

@@ -143,6 +143,14 @@ class Job:
         state, end = self.segments[index >> SHIFT].state.run(at)
         return (end - at, ENDED[state]) if state in ENDED else (0, "")
 
+    def settled(self, first: int, count: int) -> bool:
+        """Whether nobody can ask anything more of these tasks: a dead one can be given another round."""
+        return all(
+            state in (COMPLETED, CANCELLED)
+            for number, start, many in split(first, count)
+            for _, _, state in self.segments[number].state.runs(start, many)
+        )
+
     def dead_in(self, first: int, end: int) -> int:
         """How many tasks of first..end are dead."""
         if first == 0 and end == self.next:

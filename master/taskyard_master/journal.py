@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,7 @@ from taskyard_master.rows import Entry, arrange
 log = logging.getLogger(__name__)
 
 Done = Callable[[Exception | None, int, int], None]  # error, seq of the row, offset within the row
+Aside = Callable[[sqlite3.Connection], Any]
 SNAPSHOT_ROWS = 20_000
 PURGE_ROWS = 200
 PURGE_PAGES = 4000  # given back after that; a row may have been 64 of them
@@ -51,6 +53,7 @@ class Journal:
         self._queue: list[tuple[Entry, Done]] = []
         self._grants: dict[int, Entry] = {}  # by lease; they ride in the next commit
         self._purges: list[str] = []
+        self._asides: deque[tuple[Aside, Callable[[Any, Exception | None], None]]] = deque()
         self._snapshot: tuple[int, bytes] | None = None
         self._mutex = threading.Lock()
         self._bell: SimpleQueue[None] = SimpleQueue()  # wakes the thread sooner than an Event
@@ -59,6 +62,9 @@ class Journal:
         self.commits = 0
         self.trouble = ""  # why the last commit failed; "" after one that did not
         self.rows_since_snapshot = 0
+        self.last = 0  # seq of the last row that was replayed
+        self.saved = 0  # seq that the snapshot on disk holds everything up to
+        self._compacted = 0  # up to here there is nothing that a snapshot makes needless
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     # ------------------------------------------------------------ start
@@ -72,11 +78,13 @@ class Journal:
             for last, data, crc in found.fetchall():
                 if zlib.crc32(data) != crc:
                     raise schema.damaged(self.path, f"snapshot {last}")
+                self.last = self.saved = last
                 yield last, data
             deleted = {row[0] for row in self.read.execute(schema.DELETED)}
             for seq, kind, job, crc, data in self.read.execute(schema.AFTER, (last,)):
                 if zlib.crc32(data) != crc:
                     raise schema.damaged(self.path, f"record {seq}")
+                self.last = seq
                 if job not in deleted or kind == schema.DELETING:
                     self.rows_since_snapshot += 1
                     yield seq, decode_record(data)
@@ -118,6 +126,13 @@ class Journal:
             self._purges.append(job)
         self._bell.put(None)
 
+    def aside(self, work: Aside, done: Callable[[Any, Exception | None], None]) -> None:
+        """Run `work(connection)` in the writing thread between two commits, which wait for it: so it is
+        short. What came of it, or the error, is for `done`, in the owner's thread."""
+        with self._mutex:
+            self._asides.append((work, done))
+        self._bell.put(None)
+
     def save_snapshot(self, seq: int, data: bytes) -> None:
         """Keep the ledger's state as of `seq`, so that a start reads only what came later."""
         with self._mutex:
@@ -152,6 +167,8 @@ class Journal:
                 self._commit(entries, list(grants.values()), snapshot)
             if closing and not self._queue:
                 return
+            if self._asides:
+                self._do_aside()
             if self._purges and not self._failed:
                 self._purge_some()
 
@@ -174,6 +191,8 @@ class Journal:
             return
         self.commits += 1
         self.trouble = ""
+        if snapshot is not None:
+            self.saved = self._compacted = snapshot[0]
         written = [(seqs[row], offset) for row, offset in places]
         fresh = [
             Block(row.record.first, row.record.count, row.block)
@@ -199,7 +218,7 @@ class Journal:
             seq, data = snapshot
             execute("DELETE FROM snapshot")
             execute("INSERT INTO snapshot VALUES (?, ?, ?)", (seq, data, zlib.crc32(data)))
-            execute(schema.COMPACT, (seq,))
+            execute(schema.COMPACT, (self._compacted, seq))
             failpoints.passing("snapshot.after")
         failpoints.passing("commit.before")
         execute("COMMIT")
@@ -232,9 +251,23 @@ class Journal:
         with self._mutex:
             behind, self._queue = self._queue, []
             self._failed = False
+        self.rows_since_snapshot += 1  # if one was lost with the commit, there is reason for another
         for _, done in (*entries, *behind):
             done(error, 0, 0)
         self.delivered()
+
+    def _do_aside(self) -> None:
+        with self._mutex:
+            work, done = self._asides.popleft()
+        found, error = None, None
+        try:
+            found = work(self._writer)
+        except (sqlite3.Error, OSError) as problem:
+            self._rollback()
+            error = problem
+        self._deliver(lambda: done(found, error))
+        if self._asides:
+            self._bell.put(None)
 
     def _purge_some(self) -> None:
         job = self._purges[0]

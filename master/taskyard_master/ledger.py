@@ -303,6 +303,20 @@ class Ledger:
         found = self._known(job)
         return found.results - found.taking[2]
 
+    def consuming(self) -> list[ending.Consuming]:
+        """The jobs whose results are consumed and may go in time."""
+        return ending.consuming(self._state)
+
+    def consumer(self, job: str) -> str:
+        """Whose reading of a job's results takes them: the process that submits it; "" if nobody's does."""
+        found = self._known(job)
+        return found.submitter if found.options.consume else ""
+
+    def settled(self, job: str, first: int, count: int) -> bool:
+        """Whether tasks are completed or cancelled, all of them; of a job that is gone none is."""
+        found = self._state.jobs.get(job)
+        return found is not None and found.settled(first, count)
+
     # ------------------------------------------------------------ what there is
 
     def find(self, name: str) -> str:

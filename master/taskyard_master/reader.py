@@ -111,6 +111,11 @@ class Reader:
                 best = self._row(seq, sum_, data, crc, block)
         return best
 
+    def next_result(self, job: str, index: int) -> int | None:
+        """Where the next row of outcomes past an index begins; None if there is none."""
+        found: int | None = self._select(schema.NEXT_ENDING, (job, index))[0][0]
+        return found
+
     def _ending(self, seq: int, crc: int, data: bytes) -> Ending:
         record = decode_record(data) if zlib.crc32(data) == crc else None
         if not isinstance(record, Ending):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 
 from taskyard import batch
 from taskyard import messages as m
@@ -21,6 +22,8 @@ class Results:
         self._journal = commits.journal
         self._loop = loop
         self._waiting: defaultdict[str, set[asyncio.Future[bool]]] = defaultdict(set)
+        # Told the job, boot id and cursor of everyone who asks for its rows in turn.
+        self.observers: list[Callable[[str, str, int], None]] = []
 
     def changed(self, jobs: set[str]) -> None:
         """Something of these jobs was committed that somebody may wait for."""
@@ -48,6 +51,9 @@ class Results:
         """Rows after the cursor; held up to `wait` seconds while there are none and more may come."""
         job = self._ledger.find(request.job)
         deadline = Deadline.after(min(request.wait, 60.0))
+        if peer.hello is not None and not (request.ordered or request.failed):
+            for observe in self.observers:
+                observe(job, peer.hello.boot, request.cursor)
         while True:
             finished = self._ledger.done(job)  # before reading: what comes later is then seen again
             reply = self._ordered(job, request) if request.ordered else self._in_turn(job, request)
@@ -77,8 +83,9 @@ class Results:
                 index += count
                 continue
             row = self._journal.read.result_at(job, index)
-            if row is None:  # finished without a result
-                index += 1
+            if row is None:  # finished without a result, or that was dropped: on to the next that is there
+                following = self._journal.read.next_result(job, index)
+                index += count if following is None else min(count, following - index)
                 continue
             stop = min(row.first + row.count, index + count)
             row.block = batch.cut(row.block, row.count, index - row.first, stop - row.first)

@@ -68,8 +68,9 @@ ENDINGS_AT = (
     "SELECT seq, crc, record, block_crc, block FROM log "
     "WHERE kind = 6 AND job = ? AND first <= ? AND first > ? AND first + count > ?"
 )
-# What a snapshot holds and nobody reads again.
-COMPACT = "DELETE FROM log WHERE seq <= ? AND kind IN (4, 5, 8, 9, 12)"
+NEXT_ENDING = "SELECT min(first) FROM log WHERE kind = 6 AND job = ? AND first > ?"
+# What a snapshot holds and nobody reads again, from the snapshot before it on.
+COMPACT = "DELETE FROM log WHERE seq > ? AND seq <= ? AND kind IN (4, 5, 7, 8, 9, 12, 14)"
 PURGE = "DELETE FROM log WHERE seq IN (SELECT seq FROM log WHERE job = ? AND kind != 13 LIMIT ?)"
 
 

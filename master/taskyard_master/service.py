@@ -18,6 +18,7 @@ from taskyard.settings import Settings
 from taskyard.tls_identity import Identity
 from taskyard_master.backups import Backups
 from taskyard_master.commits import Commits
+from taskyard_master.consumed import Consumed
 from taskyard_master.control import Control
 from taskyard_master.inviting import Invitations
 from taskyard_master.journal import Journal
@@ -47,6 +48,7 @@ class Service:
         self.commits = Commits(ledger, journal, loop, self._changed)
         self.leasing = Leasing(self.commits, loop, self.roster.sharing)
         self.results = Results(self.commits, loop)
+        self.consumed = Consumed(self.commits, self.results, loop)
         self.plain = PlainVerbs(
             self.commits, self.leasing, self.results, loop,
             maxsize=settings.plain_maxsize, lease=settings.plain_lease,
@@ -228,7 +230,11 @@ class Service:
         self._arm()
 
     async def housekeeping(self) -> None:
-        """Once in a while: write riding grants, delete jobs whose retention has passed."""
+        """Once in a while: write riding grants, delete jobs whose retention has passed, drop what was
+        taken of those that go on."""
+        await asyncio.gather(self._keep(), self.consumed.run())
+
+    async def _keep(self) -> None:
         while not self.submissions.stopping:
             await asyncio.sleep(GRANTS_FLUSH)
             self.journal.flush_grants()

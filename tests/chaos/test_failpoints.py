@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from lab import KEY
 from rig import Rig, halt, held_by, running_rig
 from support import eventually
 
-from taskyard import Yard
+from taskyard import Yard, YardExecutor
 from taskyard.failpoints import MASTER, POINTS, WORKER
 from taskyard_ctl.chaos.probe import Tasks
 
@@ -71,6 +72,13 @@ def delete(rig: Rig, yard: Yard) -> None:
     eventually(lambda: job.id not in {one.id for one in yard.status().jobs}, "the job is gone")
 
 
+def consume(rig: Rig, yard: Yard) -> None:
+    with YardExecutor(rig.address, KEY, retention=0.1, patience=20) as pool:
+        assert list(pool.map("work:until", ["/"] * 30)) == ["done"] * 30
+        eventually(lambda: rig.fired() > rig.before, "rows of what was read are dropped")
+        assert list(pool.map("work:until", ["/"] * 30)) == ["done"] * 30
+
+
 def end_the_master(rig: Rig, yard: Yard) -> None:
     assert rig.master is not None
     rig.master.terminate()
@@ -92,6 +100,8 @@ EXTRA: dict[str, Callable[[Rig, Yard], None]] = {
     "reply.Delete.after": delete,
     "purge.before": delete,
     "purge.after": delete,
+    "drop.before": consume,
+    "drop.after": consume,
     "stop.before": end_the_master,
     "drain.before": drain_a_worker,
 }  # fmt: skip

@@ -22,6 +22,9 @@ def results(
     terminal. Reading consumes nothing: it can be done again, and from several places. The exit
     code is 1 if some tasks did not complete.
 
+    Results of the job plain that were taken are kept until they are a week old, those that an
+    executor has received for a day or as its retention says; all others as long as the job.
+
     \b
     Example:      taskyard results squares --follow > squares.jsonl
     """
