@@ -175,10 +175,10 @@ class Connection(asyncio.Protocol):
         if not delays_acks:
             self._quick = None
 
-    def failed(self) -> None:
+    def failed(self, size: int = 0) -> None:
         if self._faults is None:
             self._faults = Faults()
-        wait = self._faults.count()
+        wait = self._faults.count(size)
         if wait and not self._slowed:
             self._slowed = True
             self._common.loop.call_later(wait, self._go_on)

@@ -117,20 +117,22 @@ class Door:
 class Faults:
     """How often a peer's requests have failed: beyond a thousand a second the next one waits.
 
-    One that fails costs some 0.05 ms, so that a peer which does nothing else gets a small part of a CPU.
+    One that fails costs some 0.05 ms, and a long pickle up to 0.2 s until it is refused, for which it counts
+    as many: so a peer which does nothing else gets a small part of a CPU.
     """
 
     PER_SECOND = 1000.0
     AT_ONCE = 1000.0
+    BYTES = 500.0  # of a pickle that count as a request
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._level, self._at = 0.0, clock()
 
-    def count(self) -> float:
-        """One more has failed; seconds that the next has to wait."""
+    def count(self, size: int = 0) -> float:
+        """One more has failed, of so many bytes if it was a pickle; seconds that the next has to wait."""
         now = self._clock()
-        self._level = max(0.0, self._level - (now - self._at) * self.PER_SECOND) + 1
+        self._level = max(0.0, self._level - (now - self._at) * self.PER_SECOND) + 1 + size / self.BYTES
         self._at = now
         return max(0.0, self._level - self.AT_ONCE) / self.PER_SECOND
 

@@ -19,8 +19,8 @@ class Link(Protocol):
     def introduced(self, *, delays_acks: bool) -> None:
         """The peer is who it should be: deadlines and limits of strangers end here."""
 
-    def failed(self) -> None:
-        """A request of the peer was refused; one that keeps failing has to wait."""
+    def failed(self, size: int = 0) -> None:
+        """A request of the peer was refused, a pickle of so many bytes; one that goes on so has to wait."""
 
     def send(self, payload: bytes) -> bool:
         """Write a frame, if the connection is there to write to; too much that waits unread ends it."""

@@ -100,7 +100,7 @@ class PlainDialect:
                 raise self._queues.too_large(len(frame))
             name, method, args, kwds = self._request(frame)
         except PayloadError as error:  # a value that does not travel, and whoever put it should know why
-            self._fail(plain.error("ValueError", str(error)))
+            self._fail(plain.error("ValueError", str(error)), len(frame))
             return
         if not isinstance(name, str) or name not in self._queues.names:
             self._fail(_refused("this proxy is of another master: connect and make a new one"))
@@ -119,8 +119,8 @@ class PlainDialect:
         else:
             self._in_flight.start(self._wait(calls, answer, method))
 
-    def _fail(self, reply: bytes) -> None:
-        self._link.failed()
+    def _fail(self, reply: bytes, size: int = 0) -> None:
+        self._link.failed(size)
         self._link.send(reply)
 
     async def _wait(self, calls: Holder, work: Coroutine[Any, Any, bytes], method: str) -> None:

@@ -183,7 +183,7 @@ class Link:
 
     address, digest, heard, identity = "127.0.0.1:1", "sha256", 0.0, None
 
-    def failed(self) -> None:
+    def failed(self, size: int = 0) -> None:
         pass
 
     def __init__(self) -> None:

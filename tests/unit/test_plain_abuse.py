@@ -189,10 +189,10 @@ def seconds_to_refuse(why: str, bomb: bytes, times: int) -> float:
     """Return the best of some."""
     best = 9e9
     for _ in range(times):
-        start = time.perf_counter()
+        start = time.thread_time()  # what others do meanwhile is not counted
         with pytest.raises(REFUSED, match=why):
             plain.loads(bomb)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.thread_time() - start)
     return best
 
 
