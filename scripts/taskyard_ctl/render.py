@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Column
@@ -15,8 +15,12 @@ from taskyard_ctl.fitting import GAP, Fitted, Flowing, Row
 if TYPE_CHECKING:
     from taskyard.messages import JobStatus, StatusReply, WorkerStatus
 
+T = TypeVar("T")
+
 PLAIN = "plain"  # the job of stdlib peers, there from the start
 ENDED_JOBS = 20  # shown to people, the newest ones
+WORKERS = 50  # shown to people, the busiest ones
+AROUND = 7  # rows of a screen for heads, counts of what is left out, and notes
 PIPE_WIDTH = 200  # columns where nobody says how many there are
 # Columns as fitting.py writes them; those that are there though empty; and which go first where it is narrow.
 JOB_COLUMNS = (
@@ -27,6 +31,9 @@ JOB_DROP = "function rate delayed cancelled name left ready leased total dead"
 WORKER_COLUMNS = "worker <host state >slots >leased >completed >failed >memory >up <runs"
 WORKER_ALWAYS = "worker host state slots leased completed memory up"
 WORKER_DROP = "up memory host slots runs failed leased"
+HOST_COLUMNS = "<host >workers >missing >slots >busy >completed >failed >memory"
+HOST_ALWAYS = "host workers slots busy completed memory"
+HOST_DROP = "memory completed failed missing"
 # The terminal's width from which on results have this column, too.
 RESULT_WIDTHS = {"seconds": 60, "attempts": 90, "worker": 110}
 RESULT_NUMBERS = ("index", "attempts", "seconds")
@@ -58,8 +65,11 @@ def console(stderr: bool = False) -> Console:
     return Console(file=stream, highlight=False, width=None if known else PIPE_WIDTH)
 
 
-def status(reply: "StatusReply", address: str, now: float, web: str = "") -> RenderableType:
-    """Everything; `address` and `web` are as seen from here: the master knows only where it listens."""
+def status(reply: "StatusReply", address: str, now: float, web: str = "", height: int = 0) -> RenderableType:
+    """Everything; `address` and `web` are as seen from here: the master knows only where it listens.
+
+    `height`: rows of a screen that it has to fit on, the most urgent ones; 0 = as many as there are.
+    """
     master = reply.master
     parts: list[RenderableType] = [
         Flowing(
@@ -75,16 +85,61 @@ def status(reply: "StatusReply", address: str, now: float, web: str = "") -> Ren
     ]
     parts += [Text(f"warning: {text}", style="yellow") for text in master.warnings]
     jobs = [job for job in reply.jobs if job.total or job.id != PLAIN]
-    over = [job.id for job in jobs if job.ended][:-ENDED_JOBS]
-    jobs = [job for job in jobs if job.id not in over]
-    parts.append(_jobs(jobs, now) if jobs else Text("no jobs yet: taskyard submit MODULE:FUNCTION ..."))
-    if over:
-        parts.append(Text(f"and {len(over):,} more that ended earlier: --json has them all"))
+    by_host = hosts_of(reply.workers)
+    room = max(3, (height - len(parts) - AROUND) // (3 if len(by_host) > 1 else 2)) if height else 0
+    over = {job.id for job in [job for job in jobs if job.ended][:-ENDED_JOBS]}
+    shown = _first(
+        [job for job in jobs if job.id not in over], room, lambda job: (bool(job.ended), -job.created)
+    )
+    parts.append(_jobs(shown, now) if jobs else Text("no jobs yet: taskyard submit MODULE:FUNCTION ..."))
+    if len(shown) < len(jobs):
+        which = "more" if room else "more that ended earlier"
+        parts.append(Text(f"and {len(jobs) - len(shown):,} {which}: --json has them all"))
+    if len(by_host) > 1:
+        hosts = _first(list(by_host), room, lambda host: -by_host[host]["slots"])
+        parts.append(_hosts({host: by_host[host] for host in hosts}))
+        if len(hosts) < len(by_host):
+            parts.append(Text(f"and {len(by_host) - len(hosts):,} more hosts"))
     if reply.workers:
-        parts.append(_workers(reply.workers, now))
+        workers = _first(reply.workers, room or WORKERS, lambda one: (one.state == "idle", -one.leased))
+        parts.append(_workers(workers, now))
+        if len(workers) < len(reply.workers):
+            parts.append(Text(f"and {len(reply.workers) - len(workers):,} more workers: --json has them all"))
     else:
         parts.append(Text("no workers yet: taskyard scale 2", style="yellow"))
     return Group(*parts)
+
+
+def _first(items: list[T], most: int, urgency: Callable[[T], Any]) -> list[T]:
+    """The most urgent ones, in the order that they had; `most` 0 = all."""
+    if not most or len(items) <= most:
+        return items
+    chosen = sorted(range(len(items)), key=lambda at: urgency(items[at]))[:most]
+    return [items[at] for at in sorted(chosen)]
+
+
+def hosts_of(workers: "Iterable[WorkerStatus]") -> dict[str, dict[str, int]]:
+    """What the workers of each host come to together, by the host's name."""
+    names = ("workers", "missing", "slots", "busy", "completed", "failed", "memory")
+    found: dict[str, dict[str, int]] = {}
+    for worker in workers:
+        sums = found.setdefault(worker.host, dict.fromkeys(names, 0))
+        there = worker.state != "missing"
+        sums["workers"] += there
+        sums["missing"] += not there
+        sums["slots"] += worker.slots if there else 0
+        sums["busy"] += min(worker.slots, worker.leased) if there else 0
+        for name in ("completed", "failed", "memory"):
+            sums[name] += getattr(worker, name)
+    return dict(sorted(found.items()))
+
+
+def _hosts(by_host: dict[str, dict[str, int]]) -> Fitted:
+    rows: list[Row] = []
+    for host, sums in by_host.items():
+        row: Row = {name: f"{count:,}" for name, count in sums.items()}
+        rows.append(row | {"host": host, "memory": size(sums["memory"])})
+    return Fitted(HOST_COLUMNS, rows, frozenset(HOST_ALWAYS.split()), tuple(HOST_DROP.split()))
 
 
 def _jobs(jobs: "Iterable[JobStatus]", now: float) -> Fitted:

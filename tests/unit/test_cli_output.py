@@ -148,6 +148,51 @@ def test_a_pipe_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch) -> N
     assert render.console().width == 47
 
 
+def crowd(jobs: int, hosts: int, each: int) -> StatusReply:
+    """Many jobs, of which the first and the last are unfinished, and workers of which one a host is busy."""
+    listed = [
+        job(id=f"{n:012x}", created=NOW - 1000 + n, ended=0.0 if n in (0, jobs - 1) else NOW, completed=1)
+        for n in range(jobs)
+    ]
+    workers = []
+    for n in range(hosts * each):
+        one = worker()
+        one.id, one.host, one.slots = f"w-{n:04d}", f"host{n // each:02d}", 4
+        if n % each:
+            one.state, one.leased, one.running = "idle", 0, []
+        workers.append(one)
+    return StatusReply(1, reply().master, listed, workers)
+
+
+def test_hosts_in_sums_where_there_are_several() -> None:
+    text = text_of(crowd(1, hosts=3, each=10))
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("host02 ")]
+    assert row[1:5] == ["10", "40", "4", "12,340"], "workers, slots, busy ones, completed"
+    assert "missing" not in text
+    assert "host " not in text_of(reply(job())).partition("worker ")[0], "one host needs no sum"
+
+
+def test_many_workers_are_only_counted() -> None:
+    text = text_of(crowd(1, hosts=40, each=25))
+    assert f"and {1000 - render.WORKERS} more workers: --json has them all" in text
+    assert all(f"w-{host * 25:04d}" in text for host in range(40)), "the busy ones are shown"
+
+
+@pytest.mark.parametrize("height", [12, 24, 50])
+@pytest.mark.parametrize("hosts", [1, 40])
+def test_a_watched_yard_fits_the_screen(height: int, hosts: int) -> None:
+    """A thousand workers and jobs on a screen: what is unfinished and who is busy."""
+    file = io.StringIO()
+    view = render.status(crowd(1000, hosts, 1000 // hosts), "127.0.0.1:5002", NOW, height=height)
+    Console(file=file, width=100).print(view)
+    text = file.getvalue()
+    lines = text.splitlines()
+    assert len(lines) <= max(height, 19)
+    assert f"{0:012x}" in text and f"{999:012x}" in text, "both jobs that are not over"
+    assert "w-0000" in text
+    assert ("host39" in text or "more hosts" in text) == (hosts > 1)
+
+
 def test_an_empty_yard_says_what_to_do() -> None:
     text = text_of(reply(workers=False))
     assert "no workers yet: taskyard scale 2" in text

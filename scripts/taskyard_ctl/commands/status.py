@@ -61,5 +61,7 @@ def _print_tables(folder: "YardFolder", master: "Yard", job: str, watch: bool, w
 
     with Live(console=screen, auto_refresh=False, screen=screen.is_terminal) as live:
         while True:
-            live.update(render.status(master.status(job), master.address, time.time(), web), refresh=True)
+            height = screen.height if screen.is_terminal else 0
+            shown = render.status(master.status(job), master.address, time.time(), web, height)
+            live.update(shown, refresh=True)
             time.sleep(REFRESH_S)
