@@ -14,9 +14,14 @@ from support import eventually
 from yardcerts import now, tls_of
 from yards import TASKS, TestYard
 
+from taskyard.clock import Deadline
+from taskyard.dial import dial
+from taskyard.errors import TaskyardError
 from taskyard.invitation import Ticket
+from taskyard.messages import Hello
 from taskyard_ctl import joining
 from taskyard_ctl.yard import YardFolder
+from taskyard_worker.joining import _context
 
 
 class Machine:
@@ -158,6 +163,18 @@ def test_tickets_that_are_of_no_use(yard: Yard, machine: Machine) -> None:
     cut = machine.paste("TASKYARD_JOIN=ty1-abc python3 -m taskyard_worker")
     said, _ = cut.communicate(timeout=60)
     assert cut.returncode == 2 and "is no whole ticket" in said
+
+
+def test_a_ticket_opens_nothing_else(yard: Yard) -> None:
+    """Also with the authkey: who shows it gets what is for it and is sent away, and no verb is heard."""
+    shown = Ticket.read(word(ticket(yard)))
+    key = YardFolder(yard.folder).settings.authkey
+    hello = Hello(0, "client", "thief", "here", 1, "boot", "0", "3")
+    for _ in range(2):
+        with pytest.raises(TaskyardError):
+            dial(shown.address, key, hello, Deadline.after(10.0), tls=_context(shown))
+    assert yard.lab.output().count("joins as joined-1") == 1
+    assert not hosts(yard)
 
 
 def test_a_yard_that_nobody_can_join(tmp_path: Path) -> None:
