@@ -124,9 +124,12 @@ def _run(command: list[str], tasks: Path, text: str) -> None:
 
 def _ours() -> list[str]:
     """Where this Python finds packages, its standard library left out: that is the venv's, too."""
-    own = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "scripts")}
+    own = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
     own |= {str(Path(path, "lib-dynload")) for path in own if path}
-    return [path for path in sys.path if path and path not in own and Path(path).is_dir()]
+    paths = (
+        sys.path if sys.flags.safe_path else sys.path[1:]
+    )  # the first is the script's, or the current folder
+    return [path for path in paths if path and path not in own and Path(path).is_dir()]
 
 
 def _locked() -> Iterator[tuple[str, str]]:

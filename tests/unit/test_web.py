@@ -5,12 +5,15 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from taskyard.messages import Ending, JobStatus, MasterStatus, Retrying, Running, StatusReply, WorkerStatus
+from taskyard_master.control import Control
 from taskyard_master.web import metrics, views
 from taskyard_master.web.guard import Guard
 from taskyard_master.web.history import JOBS, History, Totals
@@ -281,6 +284,26 @@ def test_what_tasks_print_is_in_the_log_and_pushes_nothing_out() -> None:
     newest = ring.after(0, job="def")
     assert len(newest) == 10 and {(line["worker"], line["task"]) for line in newest} == {("w-2", "def/7")}
     assert [line["job"] for line in ring.after(ring.last - 1, worker="w-2")] == [""]
+
+
+def test_a_look_asks_once_for_each_function_who_can_run_it(huge: StatusReply) -> None:
+    """And not once for each job: there may be thousands of both."""
+    asked: list[str] = []
+    waiting = [msgspec.structs.replace(job, ready=5, note="") for job in huge.jobs]
+    by_id = {job.id: job for job in waiting}
+
+    def able(function: str) -> int:
+        asked.append(function)
+        return 0
+
+    fake = SimpleNamespace(
+        _ledger=SimpleNamespace(jobs=lambda: list(by_id), status=by_id.__getitem__),
+        _roster=SimpleNamespace(by_boot={}, able=able, joined=1), master=lambda: huge.master,
+    )  # fmt: skip
+    fake._noted = partial(Control._noted, fake)
+    seen = Control.overview(fake)  # type: ignore[arg-type]
+    assert [job.note for job in seen.jobs] == [f"no joined worker can run {job.function}" for job in waiting]
+    assert sorted(asked) == sorted({job.function for job in waiting}) and len(asked) < len(waiting)
 
 
 def test_metrics_have_bounded_labels(huge: StatusReply) -> None:
