@@ -84,7 +84,7 @@ class Door:
     """
 
     ROUND = 0.004  # seconds
-    SHARE = 0.15  # of a CPU
+    SHARE = 0.075  # of a CPU
     CREDIT = 0.02  # seconds of a CPU, at most, that those who had the key leave to others
 
     def __init__(self, cost: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -55,7 +55,7 @@ def test_an_address_that_keeps_failing_is_turned_away_until_it_pauses() -> None:
 
 
 @pytest.mark.parametrize(("cost", "turned_away", "most"), [
-    (STRANGER, False, 1000), (TLS_STRANGER, False, 250), (STRANGER, True, 10_000),
+    (STRANGER, False, 500), (TLS_STRANGER, False, 250), (STRANGER, True, 5000),
 ])  # fmt: skip
 def test_so_many_strangers_come_in_in_a_second(cost: float, turned_away: bool, most: int) -> None:
     clock, came = Clock(), 0
