@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench bench-quick bench-curves bench-guard chaos-long mutations screenshots clean lock
+.PHONY: help setup lint check test test-hosts demo images up scale logs status down bench bench-quick bench-guard bench-curves chaos-long mutations screenshots clean lock
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
