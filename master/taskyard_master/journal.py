@@ -277,6 +277,8 @@ class Journal:
             failpoints.passing("purge.after")
             self._writer.executescript(f"PRAGMA incremental_vacuum({PURGE_PAGES})")  # execute() frees one
             free = self._writer.execute("PRAGMA freelist_count").fetchone()[0]
+            if gone < PURGE_ROWS and not free:
+                schema.trim(self._writer, self.path)
         except sqlite3.Error as error:
             log.warning("the rows of deleted job %s stay for now: %s", job, error)
             gone = free = 0

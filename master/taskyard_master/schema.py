@@ -169,6 +169,13 @@ def _lay_out(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def trim(connection: sqlite3.Connection, path: Path) -> None:
+    """After much was removed: shorten the database's file and its write-ahead log to what they need."""
+    if Path(f"{path}-wal").stat().st_size > AHEAD_BYTES:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        _lay_out(path)
+
+
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has no effect once there is a table
     connection.execute("PRAGMA journal_mode = WAL")

@@ -211,15 +211,18 @@ def test_foreign_truncated_and_newer_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_deleted_job_gives_its_disk_back(journal: Journal, owner: Owner, tmp_path: Path) -> None:
-    for first in range(0, 400, 20):
+    for first in range(0, 4000, 20):
         values = batch.pack([bytes(5000)] * 20)
         append(journal, owner, Entry(m.Chunked("j", first, 20, b""), values))
+    full = journal.size()
     append(journal, owner, chunk(0, 5, job="kept"), Entry(m.Deleting("j", 1.0), b""))
     before = journal.read.execute("PRAGMA page_count").fetchone()[0]
     journal.purge("j")
     count = "SELECT count(*) FROM log"
     eventually(lambda: journal.read.execute(count).fetchone()[0] == 2, "the rows are gone")
     eventually(lambda: journal.read.execute("PRAGMA page_count").fetchone()[0] < before / 4, "and the pages")
+    eventually(lambda: journal.size() < full / 2, "the files are shorter")
+    assert journal.size() <= schema.AHEAD_BYTES + (1 << 20)
     journal.close()
     records = reopened(tmp_path / "journal.db")
     assert [type(entry).__name__ for entry in records] == ["Chunked", "Deleting"]
