@@ -167,7 +167,7 @@ def test_destroy_removes_what_deploying_made_and_nothing_else(swarm: Project) ->
     swarm("destroy", "--volumes", "--yes")
     for host in hosts:
         assert host.docker("ps -aq") == ""
-        assert host.docker("images -q --filter reference='taskyard-*'") == ""
+        assert host.docker("images -q --filter reference='taskyard-flock-*'") == ""
         assert host.docker("info -f '{{.Swarm.LocalNodeState}}'") == "inactive"
         assert "overlay" not in host.docker("network ls --format '{{.Driver}}'")
     assert [host.docker("volume ls -q") for host in hosts] == ["", "other", ""]
