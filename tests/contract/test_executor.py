@@ -23,6 +23,7 @@ from taskyard import TaskFailed, YardExecutor, executor_map
 from taskyard.errors import FunctionError, PayloadError, RefusedError, SettingsError, UnreachableError
 from taskyard.executor import BrokenYardError
 from taskyard.values import RemoteTraceback
+from taskyard_master.schema import AHEAD_BYTES
 
 TASKS = Path(__file__).resolve().parent.parent / "pool_tasks"
 sys.path.append(str(TASKS))
@@ -628,7 +629,8 @@ def test_a_job_that_somebody_cancels_breaks_its_executor(lab: Lab, tmp_path: Pat
 
 
 def test_a_full_disk_breaks_the_executor_and_says_so(tmp_path: Path) -> None:
-    with running_lab(tmp_path, workers=1, tasks=TASKS, disk="300000") as lab:
+    room = AHEAD_BYTES + 300_000  # the write-ahead log has its bytes from the start
+    with running_lab(tmp_path, workers=1, tasks=TASKS, disk=str(room)) as lab:
         pool = YardExecutor(lab.address, KEY)
         done = 0
         with pytest.raises(BrokenYardError, match="TASKYARD_DISK"):
