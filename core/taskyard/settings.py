@@ -152,7 +152,7 @@ REGISTRY: tuple[Setting, ...] = (
     Setting("BACKLOG", _whole, "20000000", "master", "tasks",
             "Unfinished tasks of one job at which its submitter is held."),
     Setting("DISK", _whole, "0", "master", "bytes",
-            "A cap on the journal's size; 0 = what the disk has."),
+            "A cap on the journal's size, of which it takes 8 MiB from the start; 0 = what the disk has."),
     Setting("RESERVE", _whole, "67108864", "master", "bytes",
             "Disk kept free of new tasks, for outcomes, cancels and deletes."),
     Setting("HANDSHAKE", _seconds, "3", "master", "seconds",
