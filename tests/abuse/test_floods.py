@@ -190,18 +190,20 @@ def drip(socks: list[socket.socket], data: bytes, until: Callable[[], bool], sec
             pause.wait(0.2)
 
 
-def prove(socks: list[socket.socket], key: str) -> None:
-    """All handshakes at once."""
-    for sock in socks:
+def prove(socks: list[socket.socket], key: str, then: Callable[[int], None] = lambda number: None) -> None:
+    """One handshake after the other, each at once: whoever has the key makes room for the next at the door.
+
+    `then` is called with the number of each that is in. One that the master has dropped meanwhile was late.
+    """
+    for number, sock in enumerate(socks):
         sock.settimeout(PATIENCE)
-    peers = [(sock, ClientHandshake(key.encode()), Framer(1 << 16)) for sock in socks]
-    while peers:
-        for sock, handshake, framer in peers:
-            for payload in framer.feed(sock.recv(4096)):
+        handshake, framer = ClientHandshake(key.encode()), Framer(1 << 16)
+        while not handshake.done and (data := sock.recv(4096)):
+            for payload in framer.feed(data):
                 for reply in handshake.receive(payload):
                     sock.sendall(encode(reply))
-        peers = [peer for peer in peers if not peer[1].done]
-    for sock in socks:
+        if handshake.done:
+            then(number)
         sock.setblocking(False)
 
 
@@ -234,14 +236,13 @@ def test_a_thousand_that_ask_a_byte_a_second_once_they_are_in(siege: Siege) -> N
 def test_a_thousand_that_stop_within_a_frame(siege: Siege) -> None:
     """Half a dialect each: known peers, of whom the rest of a frame comes a byte a second."""
     socks = siege.connect(1000)
-    prove(socks, KEY)
     plain = encode(pickle.dumps((None, "accept_connection", ("x",), {})))
-    for number, sock in enumerate(socks):
-        sock.sendall(plain if number % 2 else encode(GREETING + encode_message(hello(f"n{number}"))))
-    for sock in socks:
-        sock.settimeout(PATIENCE)
-        assert sock.recv(4096)
-        sock.setblocking(False)
+
+    def introduce(number: int) -> None:
+        socks[number].sendall(plain if number % 2 else encode(GREETING + encode_message(hello(f"n{number}"))))
+        assert socks[number].recv(4096)
+
+    prove(socks, KEY, introduce)
     begun = time.monotonic()
     drip(socks, encode(b"x" * 1000), lambda: siege.held() <= 0, PATIENCE)
     after = siege.freed(0) + time.monotonic() - begun
