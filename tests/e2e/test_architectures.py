@@ -51,8 +51,10 @@ def foreign(docker: Docker) -> Iterator[str]:
     )
     yield architecture
     docker("rmi", "--force", BASE)
-    made = [docker("image", "ls", "--quiet", f"taskyard-{YARD}-{role}") for role in ("master", "worker")]
-    docker("rmi", "--force", *dict.fromkeys(" ".join(made).split()))
+    for role in ("master", "worker"):  # by name: another yard may have an image of the same content
+        names = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"taskyard-{YARD}-{role}")
+        for name in names.split():
+            docker("rmi", name)
 
 
 def test_tasks_for_another_cpu(docker: Docker, images: Images, foreign: str, tmp_path: Path) -> None:
