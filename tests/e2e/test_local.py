@@ -93,7 +93,7 @@ class TestNames:
             assert "empty name" in yard.run(*verb, "", code=2).err
 
     def test_names_and_beginnings_do(self, yard: TestYard, jobs: list[str]) -> None:
-        for words in ("first", "feed01", "beef", "be"):
+        for words in ("first", "feed01", "beef", "beef0"):  # others of this yard have ids by chance
             wanted = "beef03" if words.startswith("be") else "feed01"
             assert yard.run("status", words, "--json").json()["jobs"][0]["id"] == wanted
             assert [row["job"] for row in yard.run("results", words).rows()] == [wanted]

@@ -20,9 +20,8 @@ METRIC = re.compile(r"\btaskyard_[a-z_]+")
 def exported() -> dict[str, set[str]]:
     """Each sample's name, with the names of its labels."""
     master = MasterStatus("a", 1, "1", "3", 0.0, 1, "", "j", 1, 1, 1, [])
-    service = SimpleNamespace(
-        overview=lambda: StatusReply(0, master, [], []), journal=SimpleNamespace(commits=1)
-    )
+    control = SimpleNamespace(overview=lambda: StatusReply(0, master, [], []))
+    service = SimpleNamespace(control=control, journal=SimpleNamespace(commits=1))
     text = metrics.render(service).decode()  # type: ignore[arg-type]
     found: dict[str, set[str]] = {
         "taskyard_worker_seconds_total": {"function"}
