@@ -1,6 +1,7 @@
 """The journal's file: tables, statements, versions, and the lock that keeps it to one master."""
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -12,6 +13,8 @@ from typing import IO
 from taskyard import batch
 from taskyard.errors import StorageError
 from taskyard.messages import Ending, Record
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 APPLICATION = 0x79617264  # "yard"
@@ -159,14 +162,17 @@ def _lay_out(path: Path) -> None:
     A commit that makes the file longer waits for the file system's own journal as well: measured on ext4,
     320 microseconds against 150 for one that writes over what is there. SQLite keeps the length from then on.
     """
-    log = Path(f"{path}-wal")
-    if not log.exists() or shutil.disk_usage(path.parent).free < 64 * AHEAD_BYTES:
-        return
-    with open(log, "r+b") as file:
-        missing = AHEAD_BYTES - file.seek(0, os.SEEK_END)
-        file.write(bytes(max(0, missing)))
-        file.flush()
-        os.fsync(file.fileno())
+    ahead = Path(f"{path}-wal")
+    try:
+        if not ahead.exists() or shutil.disk_usage(path.parent).free < 64 * AHEAD_BYTES:
+            return
+        with open(ahead, "r+b") as file:
+            missing = AHEAD_BYTES - file.seek(0, os.SEEK_END)
+            file.write(bytes(max(0, missing)))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # it only makes commits quicker
+        log.warning("the write-ahead log of %s was not laid out: %s", path, error)
 
 
 def trim(connection: sqlite3.Connection, path: Path) -> None:

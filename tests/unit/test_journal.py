@@ -2,6 +2,8 @@
 
 import queue
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -226,6 +228,24 @@ def test_a_deleted_job_gives_its_disk_back(journal: Journal, owner: Owner, tmp_p
     journal.close()
     records = reopened(tmp_path / "journal.db")
     assert [type(entry).__name__ for entry in records] == ["Chunked", "Deleting"]
+
+
+def test_a_log_that_cannot_be_laid_out_ahead_keeps_no_master_from_its_work(tmp_path: Path) -> None:
+    """The process may write no file of that length, as on a disk with a quota."""
+    code = (
+        "import resource, sys, pathlib\n"
+        "from taskyard_master.journal import Journal\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+        "Journal(pathlib.Path(sys.argv[1]), lambda call: None).close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "journal.db")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "was not laid out" in done.stderr
 
 
 def test_a_backup_is_a_journal(journal: Journal, owner: Owner, tmp_path: Path) -> None:
