@@ -14,7 +14,6 @@ class Consuming(NamedTuple):
     """A job whose rows may go once they were taken."""
 
     job: str
-    submitter: str
     retention: float  # seconds
     taken: int  # seq of the row up to which plain peers took results, that one not all of it
 
@@ -22,7 +21,7 @@ class Consuming(NamedTuple):
 def consuming(state: State) -> list[Consuming]:
     """The jobs of which anything may go: a retention of 0 is for ever."""
     return [
-        Consuming(job.id, job.submitter, job.options.retention, job.taken[0])
+        Consuming(job.id, job.options.retention, job.taken[0])
         for job in state.jobs.values()
         if job.options.consume and job.options.retention and job.counts[COMPLETED] + job.counts[CANCELLED]
     ]

@@ -13,6 +13,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 
 Done = Callable[[Exception | None, int, int], None]  # error, seq of the row, offset within the row
 Aside = Callable[[sqlite3.Connection], Any]
-SNAPSHOT_ROWS = 20_000
 PURGE_ROWS = 200
 PURGE_PAGES = 4000  # given back after that; a row may have been 64 of them
 
@@ -52,8 +52,7 @@ class Journal:
             raise
         self._queue: list[tuple[Entry, Done]] = []
         self._grants: dict[int, Entry] = {}  # by lease; they ride in the next commit
-        self._purges: list[str] = []
-        self._asides: deque[tuple[Aside, Callable[[Any, Exception | None], None]]] = deque()
+        self._asides: deque[tuple[Aside, Callable[[Any, Exception | None], None] | None]] = deque()
         self._snapshot: tuple[int, bytes] | None = None
         self._mutex = threading.Lock()
         self._bell: SimpleQueue[None] = SimpleQueue()  # wakes the thread sooner than an Event
@@ -88,7 +87,8 @@ class Journal:
                 if job not in deleted or kind == schema.DELETING:
                     self.rows_since_snapshot += 1
                     yield seq, decode_record(data)
-            self._purges.extend(deleted)
+            for job in deleted:
+                self.purge(job)
         except (sqlite3.Error, msgspec.MsgspecError) as error:
             raise schema.damaged(self.path, str(error)) from error
 
@@ -122,11 +122,9 @@ class Journal:
 
     def purge(self, job: str) -> None:
         """Remove a deleted job's rows bit by bit and give the disk back."""
-        with self._mutex:
-            self._purges.append(job)
-        self._bell.put(None)
+        self.aside(partial(self._purge_some, job))
 
-    def aside(self, work: Aside, done: Callable[[Any, Exception | None], None]) -> None:
+    def aside(self, work: Aside, done: Callable[[Any, Exception | None], None] | None = None) -> None:
         """Run `work(connection)` in the writing thread between two commits, which wait for it: so it is
         short. What came of it, or the error, is for `done`, in the owner's thread."""
         with self._mutex:
@@ -167,10 +165,8 @@ class Journal:
                 self._commit(entries, list(grants.values()), snapshot)
             if closing and not self._queue:
                 return
-            if self._asides:
+            if self._asides and not self._failed:
                 self._do_aside()
-            if self._purges and not self._failed:
-                self._purge_some()
 
     def _commit(
         self, entries: list[tuple[Entry, Done]], grants: list[Entry], snapshot: tuple[int, bytes] | None
@@ -251,6 +247,7 @@ class Journal:
         with self._mutex:
             behind, self._queue = self._queue, []
             self._failed = False
+        self._bell.put(None)
         self.rows_since_snapshot += 1  # if one was lost with the commit, there is reason for another
         for _, done in (*entries, *behind):
             done(error, 0, 0)
@@ -265,28 +262,24 @@ class Journal:
         except (sqlite3.Error, OSError) as problem:
             self._rollback()
             error = problem
-        self._deliver(lambda: done(found, error))
+        if done is not None:
+            self._deliver(lambda: done(found, error))
         if self._asides:
             self._bell.put(None)
 
-    def _purge_some(self) -> None:
-        job = self._purges[0]
+    def _purge_some(self, job: str, connection: sqlite3.Connection) -> None:
+        """One step of a purge; the next one waits its turn again."""
         try:
             failpoints.passing("purge.before")
-            gone = self._writer.execute(schema.PURGE, (job, PURGE_ROWS)).rowcount
+            gone = connection.execute(schema.PURGE, (job, PURGE_ROWS)).rowcount
             failpoints.passing("purge.after")
-            self._writer.executescript(f"PRAGMA incremental_vacuum({PURGE_PAGES})")  # execute() frees one
-            free = self._writer.execute("PRAGMA freelist_count").fetchone()[0]
-            if gone < PURGE_ROWS and not free:
-                schema.trim(self._writer, self.path)
-        except sqlite3.Error as error:
+            connection.executescript(f"PRAGMA incremental_vacuum({PURGE_PAGES})")  # execute() frees one page
+            if gone == PURGE_ROWS or connection.execute("PRAGMA freelist_count").fetchone()[0]:
+                self.purge(job)
+            else:
+                schema.trim(connection, self.path)
+        except (sqlite3.Error, OSError) as error:
             log.warning("the rows of deleted job %s stay for now: %s", job, error)
-            gone = free = 0
-        if gone < PURGE_ROWS and not free:
-            with self._mutex:
-                self._purges.pop(0)
-        if self._purges:
-            self._bell.put(None)
 
     def size(self) -> int:
         """Bytes on disk, write-ahead log included."""
