@@ -298,6 +298,10 @@ class Settled(Struct):
     duplicates: int
 
 
+SAID = 20  # lines that tasks printed, at most, in a Beat
+SAID_LENGTH = 300  # characters of each
+
+
 class Beat(Struct):
     """A worker's heartbeat: renews the leases that it names. Answer: Beaten."""
 

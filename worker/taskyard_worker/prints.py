@@ -12,13 +12,12 @@ import os
 import threading
 from collections.abc import Callable
 
+from taskyard.messages import SAID, SAID_LENGTH
 from taskyard_worker import memory
 
 _PART = 64 << 10  # a line longer than this is cut into several
 _READ = 64 << 10
 _LEFT = 64  # reads of what a slot has left behind
-RECENT = 20  # lines that one heartbeat carries
-RECENT_LENGTH = 300  # characters of each
 _BACKLOG = 4 << 20  # bytes that wait for a stdout that nobody reads, before lines are dropped
 
 
@@ -140,10 +139,10 @@ class Recent:
     """The latest lines, shortened, for the master to show: all of them are in the worker's own log."""
 
     def __init__(self) -> None:
-        self._lines: collections.deque[tuple[str, str]] = collections.deque(maxlen=RECENT)
+        self._lines: collections.deque[tuple[str, str]] = collections.deque(maxlen=SAID)
 
     def add(self, tag: str, text: str) -> None:
-        self._lines.append((tag, text[:RECENT_LENGTH]))
+        self._lines.append((tag, text[:SAID_LENGTH]))
 
     def take(self) -> list[tuple[str, str]]:
         """What came since the last time."""

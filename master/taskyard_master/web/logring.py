@@ -5,10 +5,8 @@ import time
 from collections import deque
 from typing import Any
 
+from taskyard.messages import SAID, SAID_LENGTH
 from taskyard_master.web.history import EVENTS
-
-MOST = 20  # lines that a heartbeat brings
-LONGEST = 300  # characters of each
 
 
 class LogRing(logging.Handler):
@@ -43,12 +41,12 @@ class LogRing(logging.Handler):
     def said(self, worker: str, lines: list[tuple[str, str]]) -> None:
         """Take what tasks of a worker printed: (job/index, text)."""
         now = round(time.time(), 3)
-        for tag, text in lines[-MOST:]:
+        for tag, text in lines[-SAID:]:
             self.last += 1
             self.prints.append(
                 {
-                    "n": self.last, "at": now, "level": "print", "event": "", "text": text[:LONGEST],
-                    "worker": worker, "job": tag.rpartition("/")[0], "task": tag[:LONGEST],
+                    "n": self.last, "at": now, "level": "print", "event": "", "text": text[:SAID_LENGTH],
+                    "worker": worker, "job": tag.rpartition("/")[0], "task": tag[:SAID_LENGTH],
                 }
             )  # fmt: skip
 
