@@ -6,7 +6,7 @@ import io
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -40,16 +40,23 @@ def reason(fault: Exception) -> str:
     return "the connection broke off" if isinstance(fault, requests.ConnectionError) else (cures or [text])[0]
 
 
+@contextlib.contextmanager
+def told(name: str) -> Iterator[None]:
+    """An engine's fault becomes a HostError that names the host."""
+    try:
+        yield
+    except FAULTS as fault:
+        raise HostError(f"{name}: {reason(fault)}") from None
+
+
 def _named(
     method: "Callable[Concatenate[HostEngine, P], T]",
 ) -> "Callable[Concatenate[HostEngine, P], T]":
-    """An engine's fault becomes a HostError that names the host."""
+    """What a method does is `told` of its host."""
 
     def wrapped(self: "HostEngine", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
+        with told(self.name):
             return method(self, *args, **kwargs)
-        except FAULTS as fault:
-            raise HostError(f"{self.name}: {reason(fault)}") from None
 
     functools.update_wrapper(wrapped, method)
     return wrapped
@@ -68,6 +75,7 @@ class HostEngine:
         self.link = link
         self.name = link.host.name
         self.yard = yard
+        self.mine = {"label": [f"{LABEL}={yard}"]}  # the filter for what has the yard's label
         self._base = base(yard)
         self._image_names = [yard_image(yard, role) for role in PARTS]
 
@@ -75,15 +83,19 @@ class HostEngine:
     def client(self) -> Any:
         return self.link.docker
 
+    @property
+    def api(self) -> Any:
+        return self.client.api
+
     # ------------------------------------------------------------ looking
 
     @_named
     def look(self) -> HostNow:
         """What is there now."""
-        api = self.client.api
-        info, mine = api.info(), {"label": [f"{LABEL}={self.yard}"]}
+        api = self.api
+        info = api.info()
         images = api.images(filters={"reference": self._image_names})
-        volumes = api.volumes(filters=mine)["Volumes"] or []
+        volumes = api.volumes(filters=self.mine)["Volumes"] or []
         networks = api.networks(names=[self._base])
         containers = self.containers()
         return HostNow(
@@ -99,7 +111,7 @@ class HostEngine:
     @_named
     def containers(self) -> list[Running]:
         found = []
-        for raw in self.client.api.containers(all=True, filters={"label": [f"{LABEL}={self.yard}"]}):
+        for raw in self.api.containers(all=True, filters=self.mine):
             labels = raw["Labels"]
             role: Role | None = {"master": "master", "worker": "worker"}.get(labels.get("taskyard.role"))  # type: ignore[assignment]
             if role is not None:
@@ -116,7 +128,7 @@ class HostEngine:
     def state(self, name: str) -> tuple[str, int]:
         """A container's state, and how often it was restarted; "gone" if it is not there."""
         try:
-            attributes = self.client.api.inspect_container(name)
+            attributes = self.api.inspect_container(name)
         except docker.errors.NotFound:
             return "gone", 0
         return attributes["State"]["Status"], attributes["RestartCount"]
@@ -124,28 +136,28 @@ class HostEngine:
     @_named
     def published(self, name: str, inside: int) -> int:
         """The host's port that leads to one of a container; 0 if none does."""
-        ports = self.client.api.inspect_container(name)["NetworkSettings"]["Ports"]
+        ports = self.api.inspect_container(name)["NetworkSettings"]["Ports"]
         found = ports.get(f"{inside}/tcp") or []
         return int(found[0]["HostPort"]) if found else 0
 
     @_named
     def task_of(self, name: str) -> tuple[str, str]:
         """The service of Swarm that a container is of, and the id of its task."""
-        labels = self.client.api.inspect_container(name)["Config"]["Labels"]
+        labels = self.api.inspect_container(name)["Config"]["Labels"]
         return str(labels.get(SERVICE, "")), str(labels.get(TASK, "")).rpartition(".")[2]
 
     @_named
     def gateway_address(self, name: str) -> str:
         """Where this host reaches a container of Swarm, published or not; "" if it does not run."""
-        sandbox = self.client.api.inspect_container(name)["NetworkSettings"]["SandboxID"]
-        for one in self.client.api.inspect_network("docker_gwbridge")["Containers"].values():
+        sandbox = self.api.inspect_container(name)["NetworkSettings"]["SandboxID"]
+        for one in self.api.inspect_network("docker_gwbridge")["Containers"].values():
             if sandbox and one["Name"] == f"gateway_{sandbox[:12]}":
                 return str(one["IPv4Address"]).partition("/")[0]
         return ""
 
     @_named
     def tail(self, name: str, lines: int) -> list[str]:
-        said: bytes = self.client.api.logs(name, tail=lines)
+        said: bytes = self.api.logs(name, tail=lines)
         return said.decode(errors="replace").splitlines()
 
     # ------------------------------------------------------------ changing
@@ -161,7 +173,7 @@ class HostEngine:
     @_named
     def pull(self, registry: str, image: str) -> None:
         """Get an image from a registry, and call it as if it had been sent."""
-        api, name = self.client.api, remote(registry, image)
+        api, name = self.api, remote(registry, image)
         where, _, tag = name.rpartition(":")
         try:
             said = [
@@ -180,13 +192,11 @@ class HostEngine:
 
     @_named
     def make_network(self) -> None:
-        self.client.api.create_network(
-            self._base, driver="bridge", labels={LABEL: self.yard}, check_duplicate=True
-        )
+        self.api.create_network(self._base, driver="bridge", labels={LABEL: self.yard}, check_duplicate=True)
 
     @_named
     def make_volume(self, name: str) -> None:
-        self.client.api.create_volume(name, labels={LABEL: self.yard})
+        self.api.create_volume(name, labels={LABEL: self.yard})
 
     @_named
     def put(self, volume: str, image: str, files: Mapping[str, bytes], mode: int = 0o400) -> None:
@@ -206,9 +216,9 @@ class HostEngine:
                 archive.addfile(info, io.BytesIO(data))
         helper = self._helper(volume, image)
         try:
-            self.client.api.put_archive(helper, SECRETS, content.getvalue())
+            self.api.put_archive(helper, SECRETS, content.getvalue())
         finally:
-            self.client.api.remove_container(helper, force=True)
+            self.api.remove_container(helper, force=True)
 
     @_named
     def get(self, volume: str, image: str, name: str) -> bytes:
@@ -217,12 +227,12 @@ class HostEngine:
         try:
             return self._read(helper, name)
         finally:
-            self.client.api.remove_container(helper, force=True)
+            self.api.remove_container(helper, force=True)
 
     def _read(self, container: str, name: str) -> bytes:
         """A file of the volume that a container has for its secrets; empty if there is none."""
         try:
-            stream, _ = self.client.api.get_archive(container, f"{SECRETS}/{name}")
+            stream, _ = self.api.get_archive(container, f"{SECRETS}/{name}")
             with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
                 content = archive.extractfile(archive.next() or tarfile.TarInfo())
                 return content.read() if content else b""
@@ -231,7 +241,7 @@ class HostEngine:
 
     def _helper(self, volume: str, image: str) -> str:
         """A container that is never started: files go through it into its volume and out of it."""
-        api = self.client.api
+        api = self.api
         mount = {"Type": "volume", "Source": volume, "Target": SECRETS, "ReadOnly": False}
         made = api.create_container(
             image, labels={LABEL: self.yard}, host_config=api.create_host_config(mounts=[mount]),
@@ -243,7 +253,7 @@ class HostEngine:
     @_named
     def create(self, box: Box, number: int) -> str:
         """Make a container and do not start it; returns its name."""
-        api = self.client.api
+        api = self.api
         suffix = box.shape.digest[:6] if box.role == "master" else str(number)
         name = f"{self._base}-{box.role}-{suffix}"
         if box.role == "master":
@@ -256,16 +266,16 @@ class HostEngine:
 
     @_named
     def start(self, name: str) -> None:
-        self.client.api.start(name)
+        self.api.start(name)
 
     @_named
     def stop(self, name: str, grace: int) -> None:
-        self.client.api.stop(name, timeout=grace)
+        self.api.stop(name, timeout=grace)
 
     @_named
     def end(self, name: str, grace: int) -> None:
         """Have a worker of Swarm end for good: any other end than by SIGINT has Swarm start it again."""
-        api = self.client.api
+        api = self.api
         try:
             if api.inspect_container(name)["State"]["Running"]:
                 api.kill(name, signal="SIGINT")
@@ -278,15 +288,15 @@ class HostEngine:
         """Stop a container and forget it; gone already is as good."""
         try:
             if grace:
-                self.client.api.stop(name, timeout=grace)
-            self.client.api.remove_container(name, force=True)
+                self.api.stop(name, timeout=grace)
+            self.api.remove_container(name, force=True)
         except docker.errors.NotFound:
             pass
 
     @_named
     def remove_image(self, name: str) -> None:
         try:
-            self.client.api.remove_image(name)
+            self.api.remove_image(name)
         except docker.errors.APIError as fault:
             if fault.status_code not in (404, 409):  # gone, or a worker that still drains is made of it
                 raise
@@ -294,7 +304,7 @@ class HostEngine:
     @_named
     def remove_volume(self, name: str) -> None:
         try:
-            self.client.api.remove_volume(name)
+            self.api.remove_volume(name)
         except docker.errors.APIError as fault:
             if fault.status_code not in (404, 409):
                 raise
@@ -302,7 +312,7 @@ class HostEngine:
     @_named
     def restore(self, image: str, file: Path) -> str:
         """Put a backup in the journal's place, with the master's own program; returns what it said."""
-        api, journal = self.client.api, f"{self._base}-journal"
+        api, journal = self.api, f"{self._base}-journal"
         self.make_volume(journal)
         mount = {"Type": "volume", "Source": journal, "Target": JOURNAL, "ReadOnly": False}
         program = ["python", "-m", "taskyard_master.restore", "/tmp/backup"]
@@ -332,8 +342,8 @@ class HostEngine:
     @_named
     def remove_all(self, keep: tuple[str, ...] = (), network: bool = True) -> None:
         """Whatever of the yard is here, except the volumes `keep`; its network unless it is the Swarm's."""
-        api, mine = self.client.api, {"label": [f"{LABEL}={self.yard}"]}
-        for raw in api.containers(all=True, filters=mine):
+        api = self.api
+        for raw in api.containers(all=True, filters=self.mine):
             self.remove(raw["Id"])
         if network:
             self.remove_network()
@@ -347,16 +357,16 @@ class HostEngine:
     @_named
     def volumes(self) -> list[tuple[str, dict[str, str]]]:
         """Those of the yard, with their labels."""
-        found = self.client.api.volumes(filters={"label": [f"{LABEL}={self.yard}"]})["Volumes"] or []
+        found = self.api.volumes(filters=self.mine)["Volumes"] or []
         return [(volume["Name"], volume["Labels"] or {}) for volume in found]
 
     @_named
     def claim(self, volume: str, labels: Mapping[str, str]) -> dict[str, str]:
         """Make a volume with these labels, or return the labels that it has: engines do this at once."""
-        self.client.api.create_volume(volume, labels={LABEL: self.yard, **labels})
-        return dict(self.client.api.inspect_volume(volume)["Labels"] or {})
+        self.api.create_volume(volume, labels={LABEL: self.yard, **labels})
+        return dict(self.api.inspect_volume(volume)["Labels"] or {})
 
     @_named
     def remove_network(self) -> None:
         with contextlib.suppress(docker.errors.NotFound):
-            self.client.api.remove_network(self._base)
+            self.api.remove_network(self._base)

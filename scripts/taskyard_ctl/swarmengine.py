@@ -11,9 +11,7 @@ from taskyard_ctl.interface import Member, Say
 from taskyard_ctl.plan import RUNS, HostNow
 from taskyard_ctl.ssh import Link
 from taskyard_ctl.swarm import Swarm
-from taskyard_ctl.swarmnodes import Nodes, seat
-
-POLL_S = 0.1
+from taskyard_ctl.swarmnodes import POLL_S, Nodes, seat
 
 
 class SwarmEngine(HostsEngine):
@@ -26,13 +24,14 @@ class SwarmEngine(HostsEngine):
     def grow(self, workers: int) -> None:
         """Have Swarm run more, where there are fewest."""
         now = self._each(lambda engine: engine.look())
-        services = {one.host: one for one in Swarm(self._boss()).services() if one.role == "worker"}
+        swarm = Swarm(self._boss())
+        services = {one.host: one for one in swarm.services() if one.role == "worker"}
         have = {name: _workers(now[name]) for name in now if name in services}
         if not have:
             raise HostError("no host that answers has workers: set hosts.NAME.workers, and 'taskyard deploy'")
         for name, goal in spread(workers, have).items():
             if goal > have[name]:
-                Swarm(self._boss()).resize(services[name].name, goal)
+                swarm.resize(services[name].name, goal)
 
     def remove(self, member: Member, grace: float) -> None:
         """End exactly this worker; then the Swarm has one less to run, and touches no other."""
