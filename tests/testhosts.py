@@ -8,8 +8,10 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,18 @@ class Project:
         assert process.returncode == code, f"{words}: {process.returncode}\n{out}{err}"
         self.said = err
         return out if code == 0 else err
+
+    def look_at_dashboard(self) -> None:
+        """As a browser does that is led there; Ctrl-C ends the command, and that is no failure."""
+        with self.start("dashboard") as dashboard:
+            assert dashboard.stdout is not None
+            address = dashboard.stdout.readline().strip()
+            browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with browser.open(address, timeout=20) as page:
+                assert page.status == 200 and b"taskyard" in page.read()
+            dashboard.send_signal(signal.SIGINT)
+            dashboard.communicate()
+        assert dashboard.returncode == 0
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self("status", "--json"))

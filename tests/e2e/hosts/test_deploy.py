@@ -6,7 +6,6 @@ import signal
 import ssl
 import sys
 import time
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -80,15 +79,7 @@ def test_the_verbs_reach_all_hosts(yard: Project, tmp_path: Path) -> None:
     yard("drain", "--host", "two", "--deadline", "20")
     assert yard.joined() == ["three"]
 
-    with yard.start("dashboard") as dashboard:
-        assert dashboard.stdout is not None
-        address = dashboard.stdout.readline().strip()
-        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        with browser.open(address, timeout=20) as page:
-            assert page.status == 200 and b"taskyard" in page.read()
-        dashboard.send_signal(signal.SIGINT)
-        dashboard.communicate()
-    assert dashboard.returncode == 0
+    yard.look_at_dashboard()
 
     lines = yard("logs").splitlines()
     assert any(re.match(r"two\.worker-\d +\| .*squaring", line) for line in lines)

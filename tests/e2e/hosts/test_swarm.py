@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import signal
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,14 +118,7 @@ def test_the_verbs(swarm: Project, tmp_path: Path) -> None:
     assert "master.log" in files
     assert any("squaring" in text for name, text in files.items() if name.startswith(("two.", "three.")))
     assert not any(line.startswith("two.") for line in swarm("logs", "--host", "three").splitlines())
-    with swarm.start("dashboard") as dashboard:
-        assert dashboard.stdout is not None
-        address = dashboard.stdout.readline().strip()
-        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        with browser.open(address, timeout=20) as page:
-            assert page.status == 200 and b"taskyard" in page.read()
-        dashboard.send_signal(signal.SIGINT)
-        dashboard.communicate()
+    swarm.look_at_dashboard()
     seen = {(one["host"], one["check"]): one["found"] for one in json.loads(swarm("doctor", "--json"))}
     assert (seen["one", "swarm"], seen["two", "swarm"]) == ("manager one", "worker two")
 
