@@ -6,7 +6,6 @@ Sizes can be set: `--most 100000` leaves out the points beyond.
 
 import json
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from book import say
-from yardlab import BenchLab, running_yard
+from yardlab import BenchLab, temporary_yard
 
 from taskyard import Yard
 from taskyard.errors import TaskyardError
@@ -110,7 +109,7 @@ def tasks(most: float) -> Curve:
         ["tasks/s"],
         "The rate should rise until the fixed cost of a job no longer counts, and then stay.",
     )
-    with tempfile.TemporaryDirectory() as folder, running_yard(Path(folder), 2) as lab, lab.yard() as yard:
+    with temporary_yard(2) as lab, lab.yard() as yard:
         _warm(yard)
         xs = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
         return _follow(curve, xs, most, lambda n: [n / _timed(yard, "work:square", range(n))])
@@ -126,11 +125,7 @@ def workers(most: float) -> Curve:
     )
 
     def point(count: int) -> list[float]:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            running_yard(Path(folder), count) as lab,
-            lab.yard() as yard,
-        ):
+        with temporary_yard(count) as lab, lab.yard() as yard:
             _warm(yard)
             return [
                 200_000 / _timed(yard, "work:square", range(200_000)),
@@ -152,10 +147,7 @@ def connections(most: float) -> Curve:
     )
 
     def point(count: int) -> list[float]:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            running_yard(Path(folder), 2, connections_per_address="6000") as lab,
-        ):
+        with temporary_yard(2, connections_per_address="6000") as lab:
             if not count:
                 return [_rate(lab)]
             with crowd(lab, count) as joined:
@@ -182,7 +174,7 @@ def seconds(most: float) -> Curve:
     from rows.slots import run as spans_of
     from rows.slots import share_of
 
-    with tempfile.TemporaryDirectory() as folder, running_yard(Path(folder), 8) as lab, lab.yard() as yard:
+    with temporary_yard(8) as lab, lab.yard() as yard:
         _warm(yard)
 
         def point(length: float) -> list[float]:
@@ -202,7 +194,7 @@ def payload(most: float) -> Curve:
         ["tasks/s", "MiB/s"],
         "Bytes a second should rise with the size until the disk or the sockets bound them.",
     )
-    with tempfile.TemporaryDirectory() as folder, running_yard(Path(folder), 2) as lab, lab.yard() as yard:
+    with temporary_yard(2) as lab, lab.yard() as yard:
         _warm(yard)
 
         def point(size: int) -> list[float]:
@@ -224,11 +216,7 @@ def batches(most: float) -> Curve:
 
     def point(cap: int) -> list[float]:
         count = min(300_000, 3000 * cap)
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            running_yard(Path(folder), 2, batch=str(cap)) as lab,
-            lab.yard() as yard,
-        ):
+        with temporary_yard(2, batch=str(cap)) as lab, lab.yard() as yard:
             _warm(yard)
             return [count / _timed(yard, "work:square", range(count))]
 
@@ -243,7 +231,7 @@ def jobs(most: float) -> Curve:
         ["tasks/s", "submissions/s"],
         "All are submitted before the workers may begin. Jobs take turns; the rate should fall slowly.",
     )
-    with tempfile.TemporaryDirectory() as folder, running_yard(Path(folder), 2) as lab, lab.yard() as yard:
+    with temporary_yard(2) as lab, lab.yard() as yard:
         _warm(yard)
         names = [worker.id for worker in yard.status().workers]
 
@@ -278,7 +266,7 @@ def readers(most: float) -> Curve:
         "All together should get at least what one gets.",
     )
     count = 300_000
-    with tempfile.TemporaryDirectory() as folder, running_yard(Path(folder), 2) as lab, lab.yard() as yard:
+    with temporary_yard(2) as lab, lab.yard() as yard:
         job = yard.submit("work:square", range(count))
         job.wait()
 

@@ -1,12 +1,13 @@
 """Yards of real processes to measure: those of the tests, which are the product and nothing else."""
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-__all__ = ["TASKS", "BenchLab", "eventually", "free_port", "memory", "running_yard"]
+__all__ = ["TASKS", "BenchLab", "eventually", "free_port", "memory", "running_yard", "temporary_yard"]
 TASKS = ROOT / "benchmarks" / "tasks"
 sys.path[:0] = [str(ROOT / "tests")]
 
@@ -57,3 +58,10 @@ def running_yard(folder: Path, workers: int = 2, tls: bool = False, **settings: 
         yield lab
     finally:
         lab.stop()
+
+
+@contextmanager
+def temporary_yard(workers: int = 2, tls: bool = False, **settings: str) -> Iterator[BenchLab]:
+    """The same in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder, running_yard(Path(folder), workers, tls, **settings) as lab:
+        yield lab

@@ -1,12 +1,10 @@
 """Millions of tasks that wait: the master's memory, how fast more come in, the first lease, a restart."""
 
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 from book import Book, say
-from yardlab import BenchLab, eventually, memory, running_yard
+from yardlab import BenchLab, eventually, memory, temporary_yard
 
 from taskyard import Yard
 from taskyard.errors import TaskyardError
@@ -18,7 +16,7 @@ PATIENCE = 120
 
 
 def measure(book: Book, most: int = SIZES[-1]) -> None:
-    with tempfile.TemporaryDirectory() as folder, running_yard(Path(folder), 1) as lab:
+    with temporary_yard(1) as lab:
         _first_lease(book, lab, most)
         for worker in lab.workers:
             worker.kill()

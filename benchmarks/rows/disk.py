@@ -1,11 +1,10 @@
 """What a no-op task costs on disk, and what is given back when its job is deleted."""
 
-import tempfile
 import time
 from pathlib import Path
 
 from book import Book, say
-from yardlab import running_yard
+from yardlab import temporary_yard
 
 FIRST = 500_000  # tasks that fill what the journal has taken from the disk beforehand
 TASKS = 2_000_000
@@ -14,21 +13,17 @@ PATIENCE = 60
 
 def measure(book: Book, share: float = 1.0) -> None:
     tasks = int(TASKS * share)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_yard(Path(folder), 2) as lab,
-        lab.yard() as yard,
-    ):
-        sizes = [empty := _size(Path(folder))]
+    with temporary_yard(2) as lab, lab.yard() as yard:
+        sizes = [empty := _size(lab.folder)]
         jobs = []
         for count in (FIRST, tasks):
             jobs.append(yard.submit("work:square", range(count)))
             jobs[-1].wait()
-            sizes.append(_size(Path(folder)))
+            sizes.append(_size(lab.folder))
         full = sizes[-1]
         for job in jobs:
             job.delete()
-        left = _settled(Path(folder))
+        left = _settled(lab.folder)
     book.add("disk", f"{tasks:,} tasks", "bytes a task", (full - sizes[-2]) / tasks)
     given = 100 * (full - left) / (full - empty)
     book.add("disk", "after deletion", "% given back", given, f"{left / 2**20:.1f} MiB are left")

@@ -7,23 +7,18 @@ and sends it on to a third; the file is fsynced at the end. Nothing is looked at
 import multiprocessing
 import os
 import socket
-import tempfile
 import time
 from pathlib import Path
 
 from book import Book, say
-from yardlab import running_yard
+from yardlab import temporary_yard
 
 SIZES = (("1 KiB", 1 << 10, 60_000), ("64 KiB", 1 << 16, 3000), ("1 MiB", (1 << 20) - 64, 250))
 PIECE = 1 << 18
 
 
 def measure(book: Book, rounds: int, share: float = 1.0) -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_yard(Path(folder), 2) as lab,
-        lab.yard() as yard,
-    ):
+    with temporary_yard(2) as lab, lab.yard() as yard:
         list(yard.submit("work:size", [b"x"] * 200).values())
         for _ in range(rounds):
             for name, size, usual in SIZES:
@@ -35,7 +30,7 @@ def measure(book: Book, rounds: int, share: float = 1.0) -> None:
                     raise SystemExit(f"payloads: not every task saw its {size} bytes")
                 ours = size * count / (time.perf_counter() - begun) / 2**20
                 job.delete()
-                raw = size * count / raw_copy(size, count, Path(folder) / "raw") / 2**20
+                raw = size * count / raw_copy(size, count, lab.folder / "raw") / 2**20
                 book.add("payloads", f"taskyard, {name}", "MiB/s", ours)
                 book.add("payloads", f"raw copy, {name}", "MiB/s", raw)
                 book.add("payloads", name, "x slower than the raw copy", raw / ours)

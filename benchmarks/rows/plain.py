@@ -4,17 +4,15 @@ A round is what a tutorial's script does with one task: put it, get it, put its 
 """
 
 import multiprocessing
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.managers import BaseManager
-from pathlib import Path
 from typing import Any
 
 from book import Book, say
-from yardlab import running_yard
+from yardlab import temporary_yard
 
 from taskyard_ctl.pattern import Pattern
 
@@ -50,7 +48,7 @@ def _connections(count: int) -> str:
 
 @contextmanager
 def _yard() -> Iterator[tuple[Place, bytes]]:
-    with tempfile.TemporaryDirectory() as folder, running_yard(Path(folder), 0) as lab:
+    with temporary_yard(0) as lab:
         yield ("127.0.0.1", lab.port), lab.environ["TASKYARD_AUTHKEY"].encode()
 
 

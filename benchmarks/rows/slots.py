@@ -1,13 +1,11 @@
 """How much of the slots' time goes into the function, and when uneven tasks end."""
 
 import random
-import tempfile
 from collections.abc import Sequence
 from heapq import heapify, heapreplace
-from pathlib import Path
 
 from book import Book, say
-from yardlab import running_yard
+from yardlab import temporary_yard
 
 from taskyard import Yard
 
@@ -23,11 +21,7 @@ def measure(book: Book, rounds: int, share: float = 1.0) -> None:
     draw = random.Random(7)
     lengths = [SHORT * (100 if n % 10 == 0 else 1) for n in range(max(50, int(UNEVEN * share)))]
     draw.shuffle(lengths)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_yard(Path(folder), WORKERS) as lab,
-        lab.yard() as yard,
-    ):
+    with temporary_yard(WORKERS) as lab, lab.yard() as yard:
         run(yard, "work:square", range(200))
         for _ in range(rounds):
             for name, seconds, tasks in EFFICIENCY:
