@@ -129,9 +129,7 @@ def _digest(folder: "YardFolder") -> str:
 
 
 def _own(folder: "YardFolder") -> frozenset[str]:
-    from taskyard.scan import scan
-
     try:
-        return frozenset(scan(Path(folder.basics.tasks_dir), python=folder.tasks_python).functions)
+        return frozenset(folder.listing().functions)
     except (FunctionError, OSError):
         return frozenset()

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from taskyard.client import Yard
     from taskyard.job import Job
     from taskyard.messages import WorkerStatus
+    from taskyard.scan import Listing
 
 NAME_LIMIT = 5  # of functions named in an error
 TAKE_UP_S = 5.0  # in which workers notice an edit: they look every second
@@ -124,14 +124,15 @@ def check_function(folder: YardFolder, yard: "Yard", function: str) -> bool:
     known = _able(workers)
     if known is None or function in known:
         return known is None
-    if _is_here(folder, function):
+    here = _here(folder)
+    if function in here.functions:
         say("waiting for the workers to take up an edit of the tasks folder")
         pause, end = threading.Event(), time.monotonic() + TAKE_UP_S
         while time.monotonic() < end and not pause.wait(LOOK_S):
             known = _able(yard.status().workers) or known
             if function in known:
                 return False
-    raise FunctionError(f"no joined worker can run {function}: {_why_not(folder, function, known)}")
+    raise FunctionError(f"no joined worker can run {function}: {_why_not(here, function, known)}")
 
 
 def _able(workers: "list[WorkerStatus]") -> set[str] | None:
@@ -139,32 +140,26 @@ def _able(workers: "list[WorkerStatus]") -> set[str] | None:
     return {function for worker in workers for function in worker.functions} if workers else None
 
 
-def _is_here(folder: YardFolder, function: str) -> bool:
-    """Is it in the tasks folder here, perhaps since a moment ago?"""
-    from taskyard.scan import scan
+def _here(folder: YardFolder) -> "Listing":
+    """What the tasks folder here offers, perhaps since a moment ago."""
+    from taskyard.scan import Listing
 
     try:
-        return function in scan(Path(folder.settings.tasks_dir), python=folder.tasks_python).functions
+        return folder.listing()
     except FunctionError:
-        return False  # no tasks folder here: a client elsewhere
+        return Listing()  # no tasks folder here: a client elsewhere
 
 
-def _why_not(folder: YardFolder, function: str, known: set[str]) -> str:
+def _why_not(here: "Listing", function: str, known: set[str]) -> str:
     """What is near, else what the tasks folder here says."""
     near = difflib.get_close_matches(function, known, n=2, cutoff=0.75)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    try:
-        from taskyard.scan import scan
-
-        listing = scan(Path(folder.settings.tasks_dir), python=folder.tasks_python)
-        module = function.partition(":")[0]
-        if module in listing.faults:
-            return f"module {module} cannot be imported ({listing.faults[module]})"
-        if function in listing.functions:
-            return "it is in the tasks folder here; do the workers have the same?"
-    except FunctionError:
-        pass  # no tasks folder here: a client elsewhere
+    module = function.partition(":")[0]
+    if module in here.faults:
+        return f"module {module} cannot be imported ({here.faults[module]})"
+    if function in here.functions:
+        return "it is in the tasks folder here; do the workers have the same?"
     if not known:
         return "they can run nothing; 'taskyard check' may say why"
     more = ", ..." if len(known) > NAME_LIMIT else ""

@@ -18,6 +18,7 @@ from taskyard_ctl.interface import Engine
 
 if TYPE_CHECKING:
     from taskyard.client import Yard
+    from taskyard.scan import Listing
     from taskyard_ctl.hosts import HostsEngine
 
 STATE = ".taskyard"
@@ -106,6 +107,12 @@ class YardFolder:
         from taskyard import environment
 
         return environment.there(Path(self.basics.tasks_dir), self.environments)
+
+    def listing(self) -> "Listing":
+        """What the tasks folder offers here; imports all of it, and raises FunctionError."""
+        from taskyard.scan import scan
+
+        return scan(Path(self.basics.tasks_dir), python=self.tasks_python)
 
     @property
     def dashboard(self) -> str:
