@@ -96,5 +96,6 @@ function ask(question, yes) {
   dialog.querySelector("button[value=yes]").textContent = yes;
   dialog.returnValue = "no";
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+  // The event comes some time after the closing: the question before this one may have been asked until now.
+  return new Promise((resolve) => { dialog.onclose = () => { if (!dialog.open) resolve(dialog.returnValue === "yes"); }; });
 }
