@@ -43,7 +43,7 @@ READS = 0  # how often the agent has read what the slot printed (agent)
 ORDER = struct.Struct(
     "<Q"
 )  # agent to slot: the number of a batch, not 0; its region is the number's last bit
-BELL = struct.Struct("<QII")  # slot to agent: batch (0: it has started), tasks done, 1 if the batch has ended
+BELL = struct.Struct("<QQ")  # slot to agent: the batch that has ended (0: it has started), tasks done
 
 CLOSED = 93  # exit code of a slot whose pipes a task has closed
 

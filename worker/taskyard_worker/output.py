@@ -4,7 +4,6 @@ The agent's side is in prints.py. A task may close, detach or replace stdout and
 or their descriptors: the next task finds them as they were.
 """
 
-import contextlib
 import fcntl
 import io
 import os
@@ -13,6 +12,7 @@ import termios
 
 from taskyard_worker import memory
 
+_NOTHING = bytes(4)  # what FIONREAD says of an empty pipe
 HIGH = 200  # where the slot's own descriptors begin
 
 
@@ -72,19 +72,24 @@ class Output:
         raw = io.FileIO(self._fd, "w", closefd=False)
         return Stream(_Buffer(raw), "utf-8", "backslashreplace", line_buffering=True)
 
-    def mark(self, tag: str) -> None:
+    def mark(self, job: str, index: int) -> None:
         """Say that what was printed until now is this task's, if anything was."""
         reads = self._head[memory.READS]
-        sure, self._reads = Stream.printed or reads != self._reads, reads
-        if Stream.printed:
-            Stream.printed = False
-            self._flush()
-        with contextlib.suppress(OSError):
-            if not sure:  # neither by way of Python, nor did the agent see anything: it may still wait
+        try:
+            # Nothing was written by way of Python, and the agent has read nothing since: something that
+            # was written otherwise still waits in the pipe, then.
+            if not Stream.printed and reads == self._reads:
                 fcntl.ioctl(self._fd, termios.FIONREAD, self._waiting)
-                if self._waiting == b"\0\0\0\0":
+                if self._waiting == _NOTHING:
                     return
-            os.write(self._fd, b"%b%b\n" % (self._mark, tag.encode()))
+            elif Stream.printed:
+                Stream.printed = False
+                self._flush()
+            os.write(self._fd, b"%b%b/%d\n" % (self._mark, job.encode(), index))
+        except OSError:  # a task has closed it
+            pass
+        finally:
+            self._reads = reads
 
     def restore(self) -> None:
         """Undo what a task did to stdout and stderr, and write what they hold."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 LEASE_SECONDS = 0.1  # of work for each slot in a lease
 REFILL_SECONDS = 0.05  # of work for each slot that is left when the next lease is asked for
-BATCH_SECONDS = 0.03  # of work in a slot's batch
+BATCH_SECONDS = 0.06  # of work in a slot's batch
 SINGLE_SECONDS = 0.02  # tasks that take longer are handed out one by one, and none lies ready in the slot
 SLOW_SECONDS = 0.25  # tasks that take longer are asked for only when a slot is free
 KEEP_SECONDS = 2.0  # of work for each slot; what is held beyond it goes back

@@ -2,8 +2,8 @@
 
 It reads the number of a batch from a pipe, finds the batch in the shared memory (see
 memory.py), runs the function over it, and leaves outcome after outcome there. A bell,
-sixteen bytes on another pipe, says how many are done: at the end of a batch and every
-few milliseconds. All else is the agent's: timeouts, deaths, retries, printing.
+sixteen bytes on another pipe, says that the batch has ended; what is done before that,
+the agent sees for itself. All else is the agent's: timeouts, deaths, retries, printing.
 
 Whatever a task does here must cost only that task. Exceptions of every kind are its
 outcome. A forked child that comes back from the function ends. The slot's descriptors
@@ -30,7 +30,7 @@ from taskyard_worker import failures, memory
 from taskyard_worker.memory import DONE, FAILED, REFUSED, Memory, Region
 from taskyard_worker.output import Output, Stream, high
 
-BELL_SECONDS = 0.003  # of work between two bells
+LIMIT_SECONDS = 0.003  # of work between two looks at whether the agent has taken tasks back
 QUIET_SECONDS = 20e-6  # a shorter task is only asked whether it printed by way of Python
 _OOM_SCORE = 500  # the kernel takes a slot before it takes the agent
 _BARE = 0x80  # first byte of a payload that is one argument
@@ -56,14 +56,14 @@ class Slot:
 
     def serve(self, orders: int) -> None:
         """Say that the slot is ready, then work."""
-        self._ring(0, 0, 1)
+        self._ring(0, 0)
         while order := self._read(orders):
             (seq,) = memory.ORDER.unpack(order)
             region = self._memory.regions[seq & 1]
             if region.state[memory.LIMIT] > 0:
                 self._run(region)
             self._end(region)
-            self._ring(seq, region.state[DONE], 1)
+            self._ring(seq, region.state[DONE])
 
     def _end(self, region: Region) -> None:
         """No task runs any more: whatever happens from here on, nobody is charged for it."""
@@ -72,7 +72,7 @@ class Slot:
         self._out.restore()
         if state[memory.LIMIT] > 0:
             job = bytes(region.text[: state[memory.TEXT_SIZE]]).partition(b"\0")[0].decode()
-            self._out.mark(f"{job}/{state[memory.FIRST] + max(state[DONE], 1) - 1}")
+            self._out.mark(job, state[memory.FIRST] + max(state[DONE], 1) - 1)
 
     def _read(self, orders: int) -> bytes:
         try:
@@ -80,9 +80,9 @@ class Slot:
         except OSError:
             os._exit(memory.CLOSED)
 
-    def _ring(self, seq: int, done: int, ended: int) -> None:
+    def _ring(self, seq: int, done: int) -> None:
         try:
-            os.write(self._bell, memory.BELL.pack(seq, done, ended))
+            os.write(self._bell, memory.BELL.pack(seq, done))
         except BlockingIOError:
             pass  # the agent has bells enough to wake up
         except OSError:  # a task has closed it; no other task is to answer for that
@@ -109,7 +109,7 @@ class Slot:
         child, run = self._child, tasks.__next__
         full = len(output) - self._memory.room
         before = region.began[0]
-        due = before + BELL_SECONDS
+        due = before + LIMIT_SECONDS
         count = state[memory.COUNT]
         start = 0
         for done in range(1, count + 1):
@@ -128,7 +128,7 @@ class Slot:
                     kinds[done - 1], data = REFUSED, failures.refused(error)
             now = clock()
             if Stream.printed or now - before > QUIET_SECONDS:
-                self._out.mark(f"{job}/{first + done - 1}")
+                self._out.mark(job, first + done - 1)
             end = start + len(data)
             output[start:end] = data
             times[done - 1] = now
@@ -136,11 +136,10 @@ class Slot:
             state[DONE] = done  # from here on the outcome is safe, and the next task is the one that runs
             if end > full:
                 return
-            if now >= due and done < count:
+            if now >= due:
                 if done >= state[memory.LIMIT]:
                     return
-                self._ring(state[memory.SEQ], done, 0)
-                due = now + BELL_SECONDS
+                due = now + LIMIT_SECONDS
             start, before = end, now
 
     def _tasks(self, block: bytes, count: int) -> Iterator[Any]:

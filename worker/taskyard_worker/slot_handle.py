@@ -1,8 +1,8 @@
 """One slot as the agent holds it: a child process with up to two batches.
 
 While it works on one batch the next lies ready, so it never waits between them.
-Outcomes are taken at every bell, and besides at a look every few milliseconds, so that
-what is finished never waits behind a task that takes long. The look also kills what
+Outcomes are taken when a bell says that a batch has ended, and besides at a look every few
+milliseconds, so that what is finished never waits behind a task that takes long. The look also kills what
 ran too long, and takes back what lies behind a long task, for other slots to run.
 
 What a look at the memory finds is believed at the next one: by then the slot's writes
@@ -203,7 +203,7 @@ class Slot:
             asyncio.get_running_loop().remove_reader(self.process.bell)
             self._on_end()  # or a task has closed it: then looks have to do
             return
-        for seq, done, ended in memory.BELL.iter_unpack(data or b""):
+        for seq, done in memory.BELL.iter_unpack(data or b""):
             if not seq:
                 self._ready = True
                 self._deaths = 0
@@ -211,8 +211,7 @@ class Slot:
                 batch = self.batches[0]
                 if done > batch.taken:
                     self._owner.settled(batch.piece, batch.outcomes(done))
-                if ended:
-                    self._finish()
+                self._finish()
         if self.takes:
             self._owner.hungry()
 
