@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import resource
 import signal
@@ -14,6 +13,7 @@ from taskyard import failpoints
 from taskyard import log as logs
 from taskyard.errors import EXIT_DONE, EXIT_INTERNAL, EXIT_UNREACHABLE, TaskyardError
 from taskyard.settings import Settings
+from taskyard_master import heap
 from taskyard_master.journal import Journal
 from taskyard_master.ledger import Ledger
 from taskyard_master.server import Server
@@ -58,6 +58,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             address=settings.address, boot=journal.boot,
         )  # fmt: skip
         keeping = asyncio.create_task(service.housekeeping())
+        trimming = asyncio.create_task(heap.trim_now_and_then())
         waiting = asyncio.create_task(stop.wait())
         async with dashboard(service, settings):
             await asyncio.wait({keeping, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -66,6 +67,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         if keeping.done():
             keeping.result()  # housekeeping ends by itself only with an error
         keeping.cancel()
+        trimming.cancel()
         await server.stop()
     finally:
         await asyncio.to_thread(journal.close)
@@ -79,18 +81,6 @@ def allow_files(connections: int) -> None:
     wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def keep_heap_small() -> None:
-    """Have glibc give large blocks back to the system at once, when a flood of large replies is over.
-
-    Left to itself it takes them from its heap after a while, where one small block above them keeps all.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # numbers of mallopt(3)
-    with contextlib.suppress(OSError, AttributeError):  # another C library: it has its own ways
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 1 << 20)
-        mallopt(trim_threshold, 16 << 20)
 
 
 async def run(settings: Settings) -> None:
@@ -109,7 +99,7 @@ def main() -> int:
         failpoints.arm(settings.failpoint)
         logs.setup(settings.log)
         allow_files(settings.connections)
-        keep_heap_small()
+        heap.keep_small()
         runner = asyncio.run
         with contextlib.suppress(ImportError):  # uvloop is faster where it is installed
             import uvloop

@@ -34,6 +34,7 @@ class Common:
     choose: Callable[["Connection", bytes], Dialect]  # by the first frame
     invited: Callable[[Identity, str], Reply]  # for who comes to join
     open: set["Connection"] = field(default_factory=set)
+    choked: set["Connection"] = field(default_factory=set)  # those who do not read what they are sent
     # Large replies are begun one in a turn of the loop: many who ask for much at once hold up one another,
     # and not those who ask for little.
     turns: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -41,7 +42,7 @@ class Common:
 
     def relieve(self) -> None:
         """Drop who lets most wait, while too much waits for all of them together."""
-        waiting = {one: size for one in self.open if (size := one.unread)}
+        waiting = {one: size for one in self.choked if (size := one.unread)}
         total = sum(waiting.values())
         while total > OUTPUTS * self.output_limit:
             greedy = max(waiting, key=waiting.__getitem__)

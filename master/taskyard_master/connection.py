@@ -29,7 +29,7 @@ PART_RATE = 1 << 16  # bytes a second
 READ_SECONDS = 15.0  # in which a peer for whom much waits has to read some of it
 _AHEAD = 1 << 16  # bytes that a peer may send ahead while its requests are being worked on
 _TURN = 8  # frames of one peer before others, and the replies to these, have their turn
-_OUTPUT_HIGH = 1 << 20  # bytes of waiting output at which nothing more is read from that peer
+_OUTPUT_HIGH = 1 << 17  # bytes of waiting output at which nothing more is read from that peer
 _JOINED = 1 << 16  # a payload up to this size is put behind its header in one write
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -94,6 +94,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._choked = True
+        self._common.choked.add(self)
         if self._dialect:  # what does not come now is not the peer's fault, what it does not read is
             self._left = self._transport.get_write_buffer_size()
             self._common.watch.set(self, self._common.loop.time() + READ_SECONDS)
@@ -102,6 +103,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._choked = False
+        self._common.choked.discard(self)
         if self._dialect:
             self._common.watch.clear(self)
         if self._room:
@@ -112,6 +114,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._ending = True
         self._common.watch.clear(self)
+        self._common.choked.discard(self)
         dialect, self._dialect = self._dialect, None
         if dialect:
             dialect.ended(self.left)

@@ -16,9 +16,10 @@ from taskyard.log import event
 # most a few hundredths of a CPU; what is connected goes on, whoever shares the address.
 FAILURES_PER_SECOND = 100.0
 FAILURES_AT_ONCE = 200.0
-# What a stranger costs who fails, in seconds of a CPU; the third is one who gets no further than the door.
-STRANGER = 150e-6
-TLS_STRANGER = 600e-6
+# What strangers cost, in seconds of a CPU: one who gets in, one who begins a TLS handshake besides, and one
+# who gets no further than the door.
+STRANGER = 200e-6
+TLS_HELLO = 900e-6
 _TURNED_AWAY = 15e-6
 _ADDRESSES = 4096  # that failed lately and are remembered
 
@@ -86,32 +87,42 @@ class Door:
     ROUND = 0.004  # seconds
     SHARE = 0.075  # of a CPU
     CREDIT = 0.02  # seconds of a CPU, at most, that those who had the key leave to others
+    DEBT = 0.6  # seconds of a CPU, at most, that later rounds have to make up for
 
-    def __init__(self, cost: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cost = cost
+    def __init__(self, *, tls: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._whole = STRANGER + (TLS_HELLO if tls else 0.0)  # cost of one who gets as far as the key
         self._clock = clock
         self._ends = 0.0
-        self._left = 0.0  # of this round
+        self._left = 0.0  # of this round; less than nothing where strangers have cost more
         self._earned = 0.0
 
     def shut(self) -> float:
-        """Seconds until the next stranger may come in; 0 if one may come now."""
+        """Seconds until the next stranger may come in, or ask again; 0 if one may come now."""
         now = self._clock()
         if now >= self._ends:
-            self._ends, self._left = now + self.ROUND, self.ROUND * self.SHARE
+            share = self.ROUND * self.SHARE
+            rounds = 1 + (now - self._ends) // self.ROUND
+            self._left = min(self._left + rounds * share, share)
+            self._ends = now + self.ROUND
         return 0.0 if self._left > 1e-9 or self._earned > 1e-9 else self._ends - now
 
     def passed(self, *, turned_away: bool) -> None:
         """One has come, in or only to the door."""
-        cost = _TURNED_AWAY if turned_away else self._cost
-        if self._left > 1e-9:
-            self._left -= cost
-        else:
-            self._earned -= cost
+        self._charge(_TURNED_AWAY if turned_away else STRANGER)
+
+    def began_tls(self) -> None:
+        """One who is in has begun a TLS handshake, which not every stranger does."""
+        self._charge(TLS_HELLO)
 
     def proved(self) -> None:
         """One who was let in had the key: one more may come, so that many workers join quickly."""
-        self._earned = min(self._earned + self._cost, self.CREDIT)
+        self._earned = min(self._earned + self._whole, self.CREDIT)
+
+    def _charge(self, cost: float) -> None:
+        if self._left > 1e-9 or self._earned <= 1e-9:
+            self._left = max(self._left - cost, -self.DEBT)
+        else:
+            self._earned -= cost
 
 
 class Faults:

@@ -7,6 +7,8 @@ from taskyard import messages
 from taskyard.messages import Hello, Notice, Reply, Request, Welcome
 from taskyard.tls_identity import Identity
 
+OWN_CERTIFICATE = "give every process its own of `taskyard certs`"  # what helps where a role does not fit
+
 
 class Link(Protocol):
     """The connection under a peer, as its dialect uses it."""

@@ -15,18 +15,19 @@ from typing import Any
 from taskyard import plain
 from taskyard.errors import BacklogFullError, PayloadError, ProtocolError, TaskyardError
 from taskyard_master.inflight import InFlight
-from taskyard_master.peers import Link, Peer
+from taskyard_master.peers import OWN_CERTIFICATE, Link, Peer
 from taskyard_master.plain_queues import METHODS, Holder, Queues
 
 log = logging.getLogger(__name__)
 
 FIRST_LIMIT = 1 << 16  # bytes in a first request, which carries names only
+_PUTS, _GETS = ("put", "put_nowait"), ("get", "get_nowait")
 
 
 class PlainDialect:
     """One stdlib client's connection; strictly one request after the other."""
 
-    __slots__ = ("_calls", "_in_flight", "_link", "_queues", "peer")
+    __slots__ = ("_calls", "_in_flight", "_link", "_queues", "_works", "peer")
 
     def __init__(self, link: Link, queues: Queues, peer: Peer, loop: AbstractEventLoop) -> None:
         self.peer = peer
@@ -34,6 +35,8 @@ class PlainDialect:
         self._queues = queues
         self._in_flight = InFlight(loop, link.proceed)
         self._calls: Holder | None = None  # once the connection is one for calls
+        # With a worker's certificate it gets tasks and puts results, and not the other way round.
+        self._works = link.identity is not None and link.identity.role == "worker"
 
     @property
     def busy(self) -> bool:
@@ -107,6 +110,9 @@ class PlainDialect:
             return
         if method not in METHODS:
             self._fail(_refused(f"{method[:80]!r} is none of a queue's methods: {', '.join(METHODS)}"))
+            return
+        if self._works and method in (_PUTS if name in self._queues.tasks else _GETS):
+            self._fail(_refused(f"{method} of {name} is not for a worker's certificate: {OWN_CERTIFICATE}"))
             return
         try:
             answer = calls.call(name, method, args, kwds)

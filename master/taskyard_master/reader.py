@@ -3,6 +3,8 @@
 import sqlite3
 import zlib
 from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,17 +89,19 @@ class Reader:
         rows: list[Row] = []
         used = 0
         while used < space:
-            found = self._select(schema.ENDINGS, (job, after))
-            for seq, *columns in found:
-                after = seq
-                row = self._row(seq, *columns)
-                if failed and row.state != "dead":
-                    continue
-                rows.append(row)
-                used += len(row.block) + 100
-                if used >= space:
-                    break
-            if len(found) < schema.PAGE:
+            looked_at = 0
+            with closing(self._rows(schema.ENDINGS, (job, after))) as found:  # no more than is needed
+                for seq, *columns in found:
+                    after = seq
+                    looked_at += 1
+                    row = self._row(seq, *columns)
+                    if failed and row.state != "dead":
+                        continue
+                    rows.append(row)
+                    used += len(row.block) + 100
+                    if used >= space:
+                        break
+            if looked_at < schema.PAGE:
                 break
         return rows
 
@@ -130,9 +134,14 @@ class Reader:
         )  # fmt: skip
 
     def _select(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
+        return list(self._rows(statement, values))
+
+    def _rows(self, statement: str, values: tuple[Any, ...]) -> Generator[Any, None, None]:
+        """Rows as they are asked for; close it, or an open statement holds up the checkpoints."""
         try:
             failpoints.passing("read.before")
-            return self._connection.execute(statement, values).fetchall()
+            with closing(self._connection.execute(statement, values)) as cursor:
+                yield from cursor
         except (sqlite3.OperationalError, OSError) as error:
             raise StorageError(
                 f"the journal {self._path} cannot be read ({error}): mend the disk, the master goes on itself"

@@ -20,7 +20,7 @@ from taskyard.tls_context import LiveContext
 from taskyard.tls_files import Files
 from taskyard_master.common import Common
 from taskyard_master.connection import Connection
-from taskyard_master.limits import STRANGER, TLS_STRANGER, Admission, Complaints, Door, group
+from taskyard_master.limits import Admission, Complaints, Door, group
 from taskyard_master.peers import Dialect, Peer, Verbs
 from taskyard_master.plain_dialect import PlainDialect
 from taskyard_master.plain_queues import Queues
@@ -58,7 +58,7 @@ class Server:
             watch=Watch(loop, min(0.25, self._handshake / 4)),
             admission=Admission(settings.connections, settings.connections_per_address),
             complaints=Complaints(log),
-            door=Door(TLS_STRANGER if self._tls else STRANGER),
+            door=Door(tls=self._tls is not None),
             choose=self._choose,
             invited=service.invited,
         )
@@ -149,12 +149,15 @@ class Server:
         return self._rest(listener, shut)
 
     async def _arrive(self, connection: Connection, sock: socket.socket) -> None:
+        context = self._tls.context if self._tls else None
+        if context:
+            context.sni_callback = self._began_tls
         try:
             _tune(sock)
             await self._loop.connect_accepted_socket(
                 lambda: connection,
                 sock,
-                ssl=self._tls.context if self._tls else None,
+                ssl=context,
                 ssl_handshake_timeout=self._handshake if self._tls else None,
                 ssl_shutdown_timeout=self._handshake if self._tls else None,
             )
@@ -168,6 +171,10 @@ class Server:
         except asyncio.CancelledError:
             connection.left()
             raise
+
+    def _began_tls(self, *_: object) -> None:
+        """OpenSSL has read a hello, with a name in it or without, and does the arithmetic next."""
+        self._common.door.began_tls()
 
     def _cannot_accept(self, listener: socket.socket, fault: OSError) -> None:
         """Too few descriptors, or too little memory: turn one away if that is possible, and go on.

@@ -20,24 +20,28 @@ from taskyard.messages import (
     Reply,
     Request,
     Results,
+    Rows,
     Settle,
 )
 from taskyard_master.inflight import InFlight
-from taskyard_master.peers import Link, Peer, Verbs
+from taskyard_master.peers import OWN_CERTIFICATE, Link, Peer, Verbs
+from taskyard_master.reading import Reading
 
 log = logging.getLogger(__name__)
 
 FAMILY = b"yard/"  # every version's greeting begins so, and no pickle does
-_CURE = "give every process its own of `taskyard certs`"
 _LARGE = (Results, Backup)  # requests whose replies may be
 _WORKERS = (Lease, Begin, Settle, Beat, Functions)  # all that a worker asks for
 MOST = 1000  # requests of one connection that are worked on at a time; beyond that its bytes wait
+MOST_LARGE = 4  # of those, how many wait for the peer to read what it was sent already
 
 
 class YardDialect:
     """Requests are started in the order of arrival; each may wait, and replies leave as they come."""
 
-    __slots__ = ("_in_flight", "_link", "_loop", "_role", "_service", "_welcomed", "peer")
+    __slots__ = (
+        "_in_flight", "_large", "_link", "_loop", "_reading", "_role", "_service", "_welcomed", "peer",
+    )  # fmt: skip
 
     def __init__(self, link: Link, service: Verbs, peer: Peer, loop: AbstractEventLoop) -> None:
         self.peer = peer
@@ -46,13 +50,15 @@ class YardDialect:
         self._service = service
         self._in_flight = InFlight(loop, self._freed)
         self._welcomed = False
+        self._large = 0  # requests for much that wait until the peer has read what came before
+        self._reading = Reading()
         # What its certificate is for; one that `taskyard certs` did not make says nothing about that.
         self._role = link.identity.role if link.identity else ""
 
     @property
     def busy(self) -> bool:
         running = len(self._in_flight)
-        return running >= MOST or (not self._welcomed and running > 0)
+        return running >= MOST or self._large >= MOST_LARGE or (not self._welcomed and running > 0)
 
     def receive(self, frame: bytes) -> None:
         if not self._welcomed:
@@ -64,6 +70,7 @@ class YardDialect:
         request = _decode(frame)
         if isinstance(request, Hello):
             raise ProtocolError("it said hello twice on one connection")
+        self._large += isinstance(request, _LARGE)
         self._in_flight.start(self._answer(request))
 
     def ended(self, then: Callable[[], None]) -> None:
@@ -93,7 +100,7 @@ class YardDialect:
         if not isinstance(hello, Hello):
             raise ProtocolError("its first message is no hello")
         if self._role not in ("", hello.role):
-            fault = f"its certificate is for a {self._role} and it comes as a {hello.role}: {_CURE}"
+            fault = f"its certificate is for a {self._role} and it comes as a {hello.role}: {OWN_CERTIFICATE}"
             self._link.send(messages.encode(Fail(hello.seq, RefusedError.__name__, fault)))
             raise RefusedError(fault)
         return hello
@@ -108,7 +115,13 @@ class YardDialect:
     async def _answer(self, request: Request) -> None:
         if isinstance(request, _LARGE):
             await self._link.drained()
+            self._large -= 1
+            self._link.proceed()
+        if isinstance(request, Results):
+            self._reading.limit(request)
         outcome = await self._outcome(request)
+        if isinstance(request, Results) and isinstance(outcome, Rows):
+            self._reading.answered(request, outcome)
         if (
             isinstance(outcome, Fail) and outcome.error != BacklogFullError.__name__
         ):  # that one is meant to come again
@@ -124,7 +137,8 @@ class YardDialect:
         """What the service answers, with the request's number; never an exception."""
         try:
             if self._role == "worker" and not isinstance(request, (Hello, *_WORKERS)):
-                raise RefusedError(f"{type(request).__name__} is not for a worker's certificate: {_CURE}")
+                name = type(request).__name__
+                raise RefusedError(f"{name} is not for a worker's certificate: {OWN_CERTIFICATE}")
             if isinstance(request, Hello):
                 reply: Reply = await self._service.hello(self.peer, request)
             else:

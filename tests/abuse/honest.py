@@ -1,7 +1,8 @@
-"""`python -m honest PORT FILE`: an honest peer that submits, leases and settles, one round after the other.
+"""`python -m honest PORT FILE [CERTS]`: an honest client and worker that submit, lease and settle in turn.
 
-FILE is eight bytes that count its rounds, and eight for the longest round in nanoseconds since somebody wrote
-zeros there. It is a process of its own, so that those who flood the master do not hold it up in Python.
+FILE is eight bytes that count their rounds, and eight for the longest round in nanoseconds since somebody
+wrote zeros there. It is a process of its own, so that those who flood the master do not hold it up in Python.
+CERTS is a folder of `taskyard certs`, for TLS.
 """
 
 import mmap
@@ -21,25 +22,30 @@ from support import eventually
 
 from taskyard import batch
 from taskyard.messages import GREETING, Chunk, Hello, Lease, Open, Options, Outcome, Settle, encode
+from taskyard_ctl.certfiles import CertFolder
 
 TASKS = 10  # in a round
 _BLOCK = batch.pack([b"x" * 20] * TASKS)
 
 
-def work(port: int, path: str) -> None:
+def work(port: int, path: str, *folder: str) -> None:
     from strangers import Stranger
+    from tlspeers import client_of, worker_of
 
+    certs = CertFolder(Path(folder[0])) if folder else None
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 16) as shared:
         lab: Any = type("Place", (), {"port": port})
-        peer: Raw = Stranger(lab).prove()
+        client: Raw = Stranger(lab, context=client_of(certs) if certs else None).prove()
+        client.greet("honest")
+        peer: Raw = Stranger(lab, context=worker_of(certs) if certs else None).prove()
         hello = Hello(0, "worker", "honest", "h", 1, "honest", "0", "3", slots=1, functions=["honest:f"])
         peer.send(GREETING + encode(hello))
         peer.reply()
-        peer.ask(Open(1, "honest", "honest", "honest:f", Options(), "s"))
+        client.ask(Open(1, "honest", "honest", "honest:f", Options(), "s"))
         first = 0
         while True:
             began = time.monotonic_ns()
-            peer.ask(Chunk(2, "honest", first, TASKS, batch.digest(_BLOCK), _BLOCK))
+            client.ask(Chunk(2, "honest", first, TASKS, batch.digest(_BLOCK), _BLOCK))
             first += TASKS
             for grant in peer.ask(Lease(3, TASKS)).grants:
                 held = (grant.lease, grant.job, grant.first, grant.count)
@@ -93,11 +99,12 @@ class Honest:
 
 
 @contextmanager
-def honest(lab: Lab) -> Iterator[Honest]:
+def honest(lab: Lab, certs: Path | None = None) -> Iterator[Honest]:
     path = lab.folder / "honest"
     path.write_bytes(bytes(16))
     environ = {**lab.environ, "PYTHONPATH": ":".join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-m", "honest", str(lab.port), str(path)], env=environ)
+    where = [str(lab.port), str(path), *([str(certs)] if certs else [])]
+    process = subprocess.Popen([sys.executable, "-m", "honest", *where], env=environ)
     it = Honest(path, process)
     try:
         eventually(lambda: it.rounds > 5, "the honest peer works")
@@ -109,4 +116,4 @@ def honest(lab: Lab) -> Iterator[Honest]:
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[1]), sys.argv[2])
+    work(int(sys.argv[1]), *sys.argv[2:])

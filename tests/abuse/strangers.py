@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ MIB = 1 << 20
 class Stranger(Raw):
     """A peer from an address of its own, so that the caps for one address are about it alone."""
 
-    def __init__(self, lab: Lab, source: str = "127.0.0.1") -> None:
+    def __init__(self, lab: Lab, source: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> None:
         self.sock = socket.create_connection(("127.0.0.1", lab.port), PATIENCE, source_address=(source, 0))
+        if context:
+            self.sock = context.wrap_socket(self.sock, server_hostname="127.0.0.1")
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.framer = Framer(1 << 30)
 

@@ -9,24 +9,18 @@ import os
 import pickle
 import random
 import socket
-import ssl
-import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from figures import Figures
 from hasty import PART_SECONDS, READ_SECONDS
-from honest import Honest, honest
+from junk import JUNK, heard
 from lab import KEY, Lab
 from serving import hello
-from strangers import MIB, Stranger, descriptors, memory, sockets
+from siege import HANDSHAKE, PATIENCE, Siege, pause
+from strangers import Stranger
 from support import eventually
 
 from taskyard import batch
@@ -34,143 +28,9 @@ from taskyard.frames import ClientHandshake, Framer, encode
 from taskyard.messages import GREETING, Chunk, Hello, Lease, Open, Options, Outcome, Results, Settle
 from taskyard.messages import encode as encode_message
 
-HANDSHAKE = 2.0  # seconds that the master gives a stranger here
-FREED = 5.0  # seconds after their deadline in which all have to be gone
-LONGEST = 20.0  # seconds that a round of the honest peer may take: some ms, and what a busy machine adds
-BACK = 128 * MIB  # more than before, at most, when all is over: 64 of them are cached blocks
-FILES = 4  # of the journal that may be opened meanwhile, to be read
 TIMES = int(os.environ.get("ABUSE_TIMES", "1"))
-PATIENCE = 60.0  # for a machine that is busy
 
 pytestmark = pytest.mark.timeout(300)
-
-
-pause = threading.Event()  # never set
-
-
-@dataclass
-class Siege:
-    """A master with an honest peer, and what both were like before."""
-
-    lab: Lab
-    honest: Honest
-    descriptors: int
-    sockets: int
-    memory: int
-    quiet: float
-    figures: Figures
-    peak: int = 0
-    longest: float = 0.0
-    socks: list[socket.socket] = field(default_factory=list)
-    storms: list[tuple[int, float]] = field(default_factory=list)  # rounds of the honest peer, and seconds
-    lulls: list[tuple[int, float]] = field(default_factory=list)
-
-    @contextmanager
-    def storm(self) -> Iterator[None]:
-        """A part of the flood, and then a while without it: so close together, they can be compared."""
-        for spans, work in ((self.storms, None), (self.lulls, pause.wait)):
-            rounds, begun = self.honest.rounds, time.monotonic()
-            if work:
-                work(0.3)
-            else:
-                yield
-            spans.append((self.honest.rounds - rounds, time.monotonic() - begun))
-
-    def connect(self, count: int, source: str = "127.0.0.5") -> list[socket.socket]:
-        """So many connections, as quickly as it goes; not blocking."""
-        made = []
-        for _ in range(count):
-            sock = socket.socket()
-            sock.bind((source, 0))
-            sock.settimeout(PATIENCE)
-            sock.connect(("127.0.0.1", self.lab.port))
-            sock.setblocking(False)
-            made.append(sock)
-        self.socks += made
-        return made
-
-    def held(self) -> int:
-        """Connections of the flood that the master still has."""
-        assert self.lab.master
-        self.peak = max(self.peak, memory(self.lab.master.pid))
-        more = descriptors(self.lab) - self.descriptors
-        return more if more > FILES else sockets(self.lab) - self.sockets  # to look at all of them takes long
-
-    def grown(self) -> int:
-        """Bytes of memory that the master has more than before."""
-        assert self.lab.master
-        return memory(self.lab.master.pid) - self.memory
-
-    def freed(self, within: float) -> float:
-        """Wait until the master has none of them; seconds from now."""
-        begun = time.monotonic()
-        while self.held() > 0:  # looked at now and then only: it is thousands of files
-            assert time.monotonic() < begun + within + PATIENCE, "they are still there"
-            pause.wait(0.2)
-        return time.monotonic() - begun
-
-    def end(self, row: str, deadline: float, after: float, **more: Any) -> None:
-        """Judge: `after` seconds passed until all were gone, whose deadline was so many."""
-        assert self.lab.master
-        rounds, rate = self.honest.since, self.honest.rate()
-        self.longest = self.honest.longest
-        for sock in self.socks:
-            sock.close()
-        eventually(lambda: self.grown() < BACK, "the memory is given back", PATIENCE)  # moments after
-        grown = self.grown()
-        # What else the machine does differs from second to second: before and after are both its own rate.
-        again = self.honest.over(1.0)
-        undisturbed = (self.quiet + again) / 2
-        if self.storms:
-            rate, undisturbed = _rate(self.storms), _rate(self.lulls)
-        self.figures.add(
-            row, gone_after=round(after, 1), deadline=deadline, honest=f"{rate / undisturbed:.0%}",
-            rounds_a_second=round(rate), longest_round=f"{self.longest:.2f} s",
-            peak_mib=round((self.peak - self.memory) / MIB), grown_mib=round(grown / MIB), **more,
-        )  # fmt: skip
-        assert descriptors(self.lab) - self.descriptors <= FILES
-        assert after < deadline + FREED + 30  # 30: a machine that is busy
-        assert rounds > 0 and again > 0, "the honest peer was held up"
-        assert self.longest < LONGEST
-        assert "Traceback" not in self.lab.output()
-
-
-def _rate(spans: list[tuple[int, float]]) -> float:
-    return sum(rounds for rounds, _ in spans) / sum(seconds for _, seconds in spans)
-
-
-@contextmanager
-def stepping_back() -> Iterator[None]:
-    """Attackers have machines of their own: here they leave the processors to the others, where they may."""
-    if os.geteuid():
-        yield  # only root gets its priority back
-        return
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, 0, 10)
-    try:
-        yield
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, before)
-
-
-@pytest.fixture
-def siege(tmp_path: Path, figures: Figures) -> Iterator[Siege]:
-    lab = Lab(tmp_path, handshake=str(HANDSHAKE))
-    lab.environ["PYTHONPATH"] = str(Path(__file__).parent)
-    lab.module = "hasty"
-    try:
-        lab.start_master()
-        with honest(lab) as peer:
-            quiet = peer.over(1.0)
-            assert lab.master
-            it = Siege(lab, peer, descriptors(lab), sockets(lab), memory(lab.master.pid), quiet, figures)
-            with stepping_back():
-                peer.mark()
-                yield it
-            for sock in it.socks:
-                sock.close()
-    finally:
-        lab.stop()
 
 
 def worker(name: str, functions: list[str]) -> Hello:
@@ -279,39 +139,6 @@ def test_those_that_ask_for_much_and_read_nothing(siege: Siege) -> None:
 
 
 # ------------------------------------------------------------ nonsense
-
-
-JUNK: dict[str, Callable[[random.Random], bytes]] = {
-    "random": lambda draw: draw.randbytes(1 + draw.randrange(2000)),
-    "HTTP": lambda draw: b"GET /?%d HTTP/1.1\r\nHost: x\r\n\r\n" % draw.randrange(99),
-    "TLS": lambda draw: draw.choice(tls_hellos()),
-    "lengths": lambda draw: draw.choice(
-        [struct.pack("!i", n) for n in (-2, -1, 257, 1 << 20, 0x7FFFFFFF)] + [struct.pack("!iQ", -1, 1 << 50)]
-    ),
-}
-
-
-@cache
-def tls_hellos() -> list[bytes]:
-    """What browsers would say first."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    said = []
-    for number in range(20):
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        with contextlib.suppress(ssl.SSLWantReadError):
-            context.wrap_bio(incoming, outgoing, server_hostname=f"host{number}").do_handshake()
-        said.append(outgoing.read())
-    return said
-
-
-def heard(sock: socket.socket) -> bytes:
-    """All that it gets to see."""
-    data = b""
-    sock.settimeout(PATIENCE)
-    with contextlib.suppress(ConnectionError):
-        while part := sock.recv(1 << 16):
-            data += part
-    return data
 
 
 def test_five_thousand_that_talk_nonsense(siege: Siege) -> None:

@@ -8,7 +8,7 @@ from taskyard_master.limits import (
     FAILURES_AT_ONCE,
     FAILURES_PER_SECOND,
     STRANGER,
-    TLS_STRANGER,
+    TLS_HELLO,
     Admission,
     Complaints,
     Door,
@@ -54,35 +54,69 @@ def test_an_address_that_keeps_failing_is_turned_away_until_it_pauses() -> None:
     assert admission.enter("bad") == ""
 
 
-@pytest.mark.parametrize(("cost", "turned_away", "most"), [
-    (STRANGER, False, 500), (TLS_STRANGER, False, 250), (STRANGER, True, 5000),
+@pytest.mark.parametrize(("tls", "turned_away", "most"), [
+    (False, False, 375), (True, False, 68), (False, True, 5000),
 ])  # fmt: skip
-def test_so_many_strangers_come_in_in_a_second(cost: float, turned_away: bool, most: int) -> None:
+def test_so_many_strangers_come_in_in_a_second(tls: bool, turned_away: bool, most: int) -> None:
     clock, came = Clock(), 0
-    door = Door(cost, clock)
+    door = Door(tls=tls, clock=clock)
     while clock.now < 1001:
         while not (wait := door.shut()):
             door.passed(turned_away=turned_away)
+            if tls:
+                door.began_tls()
             came += 1
         assert 0 < wait <= Door.ROUND * 1.01
         clock.now += wait
-    assert came == pytest.approx(most, abs=most / 100)
+    assert came == pytest.approx(most, abs=max(2, most / 100))
 
 
-def test_those_who_have_the_key_make_room_for_others_at_once() -> None:
+def test_who_never_begins_tls_costs_others_no_more_than_without() -> None:
     clock, came = Clock(), 0
-    door = Door(TLS_STRANGER, clock)
+    door = Door(tls=True, clock=clock)
+    while clock.now < 1001:
+        while not (wait := door.shut()):
+            door.passed(turned_away=False)
+            came += 1
+        clock.now += wait
+    assert came == pytest.approx(375, abs=4)
+
+
+def test_a_debt_is_made_up_for_and_has_an_end() -> None:
+    """Thousands who come in silently and then all begin at once keep the others out for some seconds."""
+    clock = Clock()
+    door = Door(tls=True, clock=clock)
+    assert not door.shut()
+    for _ in range(5000):
+        door.began_tls()
+    while wait := door.shut():
+        clock.now += wait
+    assert clock.now - Clock().now == pytest.approx(Door.DEBT / Door.SHARE, rel=0.01)
+    clock.now += 60
+    let_in = 0
+    while not door.shut():
+        door.passed(turned_away=False)
+        let_in += 1
+    assert let_in <= 2  # time that passed without strangers is not saved up
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_those_who_have_the_key_make_room_for_others_at_once(tls: bool) -> None:
+    clock, came = Clock(), 0
+    door = Door(tls=tls, clock=clock)
     waiting = 5000
     while waiting:
         wait, let_in = door.shut(), 0
         while waiting and not wait:
             door.passed(turned_away=False)
+            if tls:
+                door.began_tls()
             waiting, let_in, wait = waiting - 1, let_in + 1, door.shut()
         came += let_in
         clock.now += max(wait, Door.ROUND / 4)
         for _ in range(let_in):
             door.proved()
-    assert clock.now - Clock().now < 5000 * TLS_STRANGER / Door.SHARE / 10
+    assert clock.now - Clock().now < 5000 * (STRANGER + TLS_HELLO * tls) / Door.SHARE / 10
 
 
 def test_who_keeps_failing_waits_so_that_a_thousand_a_second_are_left() -> None:
