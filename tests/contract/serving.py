@@ -32,6 +32,7 @@ PATIENCE = 15.0  # seconds for what should take milliseconds, on a machine that 
 
 
 Maker = Callable[[Settings], AbstractAsyncContextManager[Any]]
+Wrap = Callable[[socket.socket], socket.socket]  # TLS, around a socket that is connected
 
 
 @asynccontextmanager
@@ -124,7 +125,7 @@ def serving(loop_name: str = "uvloop", *, maker: Maker = in_memory, **settings: 
 class Raw:
     """A peer that says what it is told to, byte by byte if need be."""
 
-    def __init__(self, served: Serving, wrap: Callable[[socket.socket], socket.socket] | None = None) -> None:
+    def __init__(self, served: Serving, wrap: Wrap | None = None) -> None:
         self.sock = socket.create_connection(served.address, PATIENCE)
         if wrap:
             self.sock = wrap(self.sock)
@@ -203,8 +204,8 @@ def hello(name: str = "w1") -> Hello:
 class Caller(Raw):
     """A plain peer that says exactly what a test wants; it trusts the master, as stdlib clients do."""
 
-    def __init__(self, served: Serving) -> None:
-        super().__init__(served)
+    def __init__(self, served: Serving, wrap: Wrap | None = None) -> None:
+        super().__init__(served, wrap)
         self.prove()
         assert self.request(None, "accept_connection", "MainProcess|MainThread") == ("#RETURN", None)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from scripts import all_pythons, tutorial
-from serving import KEY, LOOPS, Raw, Serving, serving
+from serving import KEY, LOOPS, Caller, Raw, Serving, serving
 from support import eventually
 from tlspeers import careless, client_of, worker_of
 from yardcerts import CLIENT, add, files, now, settings, tls_of, yard
@@ -109,6 +109,25 @@ def test_a_worker_gets_a_workers_verbs_and_nobody_passes_for_another(
             assert isinstance(reply, Fail) and "its certificate is for a" in reply.message
             assert peer.rest() == []
     eventually(lambda: "certificate is for a worker and it comes as a client" in caplog.text)
+
+
+def test_a_workers_plain_scripts_get_tasks_and_put_results_and_nothing_else(
+    served: Serving, certs: CertFolder
+) -> None:
+    mine, theirs = sealed(client_of(certs)), sealed(worker_of(certs))
+    with Caller(served, mine) as master, Caller(served, theirs) as script:
+        for call in (("task_queue", "put", 1), ("task_queue", "put_nowait", 1)):
+            with pytest.raises(AssertionError, match="not for a worker's certificate"):
+                script.call(*call)
+        master.call("task_queue", "put", 6)
+        assert script.call("task_queue", "get") == 6
+        script.call("result_queue", "put", 36)
+        script.call("task_queue", "task_done")
+        assert script.call("result_queue", "qsize") == 1
+        for method in ("get", "get_nowait"):
+            with pytest.raises(AssertionError, match="not for a worker's certificate"):
+                script.call("result_queue", method)
+        assert master.call("result_queue", "get") == 36
 
 
 def test_certificates_that_name_no_role_come_in_as_either(served: Serving, certs: CertFolder) -> None:
