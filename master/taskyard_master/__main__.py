@@ -99,7 +99,6 @@ def main() -> int:
         failpoints.arm(settings.failpoint)
         logs.setup(settings.log)
         allow_files(settings.connections)
-        heap.keep_small()
         runner = asyncio.run
         with contextlib.suppress(ImportError):  # uvloop is faster where it is installed
             import uvloop
