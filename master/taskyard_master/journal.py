@@ -7,21 +7,23 @@ judged on top of what failed. Reading happens on connections of its own.
 """
 
 import logging
+import os
 import sqlite3
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import msgspec
 
 from taskyard import failpoints
-from taskyard.errors import StorageError
+from taskyard.errors import EXIT_INTERNAL, StorageError
 from taskyard.messages import Chunked, Granting, Record, decode_record, encode
 from taskyard_master import schema
 from taskyard_master.reader import Block, Reader
@@ -31,8 +33,10 @@ log = logging.getLogger(__name__)
 
 Done = Callable[[Exception | None, int, int], None]  # error, seq of the row, offset within the row
 Aside = Callable[[sqlite3.Connection], Any]
-PURGE_ROWS = 200
-PURGE_PAGES = 4000  # given back after that; a row may have been 64 of them
+PURGE_ROWS = 200  # removed in a step at most,
+PURGE_PAGES = 4000  # and pages given back; a row may have had 64 of them
+PURGE_SECONDS = 0.02  # that a step should take: commits wait for it
+PURGE_RESTS = 4  # times as long as a step took nothing is removed, while there is something to commit
 
 
 class Journal:
@@ -58,6 +62,8 @@ class Journal:
         self._bell: SimpleQueue[None] = SimpleQueue()  # wakes the thread sooner than an Event
         self._failed = False
         self._closing = False
+        self._rest = 0.0  # no work aside is done before, monotonic
+        self._stride = 1.0  # of what a step of a purge removes at most
         self.commits = 0
         self.trouble = ""  # why the last commit failed; "" after one that did not
         self.rows_since_snapshot = 0
@@ -150,10 +156,15 @@ class Journal:
         self._lock_file.close()
 
     def _run(self) -> None:
+        try:
+            self._write_on()
+        except BaseException:  # a mistake of ours: without this thread every request would wait for ever
+            log.critical("the journal's thread failed; what was answered is safe, start anew", exc_info=True)
+            os._exit(EXIT_INTERNAL)
+
+    def _write_on(self) -> None:
         while True:
-            self._bell.get()
-            while not self._bell.empty():
-                self._bell.get()
+            self._await_bell()
             with self._mutex:
                 entries = [] if self._failed else self._queue
                 if not self._failed:
@@ -161,12 +172,23 @@ class Journal:
                 grants, self._grants = self._grants, {}
                 snapshot, self._snapshot = self._snapshot, None
                 closing = self._closing
-            if entries or grants or snapshot:
+            work = bool(entries or grants or snapshot)
+            if work:
                 self._commit(entries, list(grants.values()), snapshot)
             if closing and not self._queue:
                 return
-            if self._asides and not self._failed:
+            if self._asides and not self._failed and (began := time.monotonic()) >= self._rest:
                 self._do_aside()
+                if work:
+                    self._rest = time.monotonic() + PURGE_RESTS * (time.monotonic() - began)
+
+    def _await_bell(self) -> None:
+        """Wait until there is something to do, or until what waits aside has its turn."""
+        aside = bool(self._asides) and not self._failed
+        with suppress(Empty):
+            self._bell.get(timeout=max(0.0, self._rest - time.monotonic()) if aside else None)
+        while not self._bell.empty():
+            self._bell.get()
 
     def _commit(
         self, entries: list[tuple[Entry, Done]], grants: list[Entry], snapshot: tuple[int, bytes] | None
@@ -269,17 +291,21 @@ class Journal:
 
     def _purge_some(self, job: str, connection: sqlite3.Connection) -> None:
         """One step of a purge; the next one waits its turn again."""
+        rows, pages = (max(1, int(most * self._stride)) for most in (PURGE_ROWS, PURGE_PAGES))
+        began = time.monotonic()
         try:
             failpoints.passing("purge.before")
-            gone = connection.execute(schema.PURGE, (job, PURGE_ROWS)).rowcount
+            gone = connection.execute(schema.PURGE, (job, rows)).rowcount
             failpoints.passing("purge.after")
-            connection.executescript(f"PRAGMA incremental_vacuum({PURGE_PAGES})")  # execute() frees one page
-            if gone == PURGE_ROWS or connection.execute("PRAGMA freelist_count").fetchone()[0]:
+            connection.executescript(f"PRAGMA incremental_vacuum({pages})")  # execute() frees one page
+            if gone == rows or connection.execute("PRAGMA freelist_count").fetchone()[0]:
                 self.purge(job)
             else:
                 schema.trim(connection, self.path)
         except (sqlite3.Error, OSError) as error:
             log.warning("the rows of deleted job %s stay for now: %s", job, error)
+        change = PURGE_SECONDS / max(1e-6, time.monotonic() - began)
+        self._stride = min(1.0, max(1 / PURGE_ROWS, self._stride * min(2.0, change)))
 
     def size(self) -> int:
         """Bytes on disk, write-ahead log included."""

@@ -4,6 +4,7 @@ import queue
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from support import eventually
 
 from taskyard import batch
 from taskyard import messages as m
-from taskyard.errors import StorageError
+from taskyard.errors import EXIT_INTERNAL, StorageError
+from taskyard_master import journal as journal_module
 from taskyard_master import schema
 from taskyard_master.journal import Journal
 from taskyard_master.rows import Entry, arrange
@@ -281,3 +283,55 @@ def test_arranging_keeps_every_task_and_its_place(steps: list[tuple[str, bool, i
         cut = batch.cut(found.block, found.record.count, offset, offset + record.count)
         assert batch.unpack(cut, record.count) == batch.unpack(entry.block, record.count)
     assert sum(getattr(row.record, "count", 0) for row in rows) == sum(count for _, _, count in steps)
+
+
+def rows(journal: Journal, job: str) -> int:
+    count: int = journal.read.execute("SELECT count(*) FROM log WHERE job = ?", (job,)).fetchone()[0]
+    return count
+
+
+def test_a_purge_rests_while_there_is_something_to_commit(
+    journal: Journal, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps are small, and the second has to wait for a pause."""
+    monkeypatch.setattr(journal_module, "PURGE_RESTS", 1e9)
+    journal._stride = 10 / journal_module.PURGE_ROWS
+    for index in range(50):
+        append(journal, owner, chunk(2 * index, job="old"))
+    stopped, going = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        stopped.set()
+        going.wait(10)
+
+    journal.aside(hold)
+    assert stopped.wait(10)
+    journal.purge("old")
+    journal.append([(chunk(0), owner.settled)])  # is committed before the first step
+    going.set()
+    owner.run_until(51)
+    for index in range(1, 20):
+        append(journal, owner, chunk(index))
+    assert rows(journal, "old") == 40
+
+
+def test_a_purge_goes_on_by_itself_when_nothing_is_committed(journal: Journal, owner: Owner) -> None:
+    journal._stride = 0.0
+    for index in range(50):
+        append(journal, owner, chunk(2 * index, job="old"))
+    journal.purge("old")
+    eventually(lambda: rows(journal, "old") == 0)
+
+
+def test_a_mistake_in_the_journals_thread_ends_the_master_at_once(tmp_path: Path) -> None:
+    """Without that thread every request would wait for ever; a new master goes on."""
+    code = (
+        "import pathlib, sys, time; from taskyard_master.journal import Journal\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]), lambda call: None)\n"
+        "journal.start(); journal.aside(lambda connection: 1 / 0); time.sleep(60)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "journal.db")], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == EXIT_INTERNAL
+    assert "start anew" in done.stderr and "ZeroDivisionError" in done.stderr
