@@ -83,14 +83,15 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ending:
             return
-        if self._quick is not None:
-            # The standard library writes twice and then reads. Nagle's algorithm holds the second write
-            # until the first is acknowledged, and the kernel delays that by 44 ms unless told each time.
-            with contextlib.suppress(OSError):
-                self._quick.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)  # type: ignore[arg-type]
         self.heard = self._common.loop.time()
         self._framer.feed(data)
         self._cut(len(data))
+        if self._quick is not None and (self._framer.waiting or not self._dialect):
+            # The standard library writes a long frame in two parts, and its first request right behind the
+            # handshake. Nagle's algorithm holds the second part until the first is acknowledged, and the
+            # kernel delays that by 44 ms unless told each time.
+            with contextlib.suppress(OSError):
+                self._quick.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)  # type: ignore[arg-type]
 
     def pause_writing(self) -> None:
         self._choked = True

@@ -16,7 +16,7 @@ from taskyard import plain
 from taskyard.errors import BacklogFullError, PayloadError, ProtocolError, TaskyardError
 from taskyard_master.inflight import InFlight
 from taskyard_master.peers import OWN_CERTIFICATE, Link, Peer
-from taskyard_master.plain_queues import METHODS, Holder, Queues
+from taskyard_master.plain_queues import KNOWN, METHODS, Holder, Queues, Request
 
 log = logging.getLogger(__name__)
 
@@ -150,10 +150,14 @@ class PlainDialect:
             except Exception:
                 log.exception("a task delivered to %s could not be ended", self.peer)
 
-    def _request(self, frame: bytes) -> tuple[Any, str, tuple[Any, ...], dict[str, Any]]:
-        request = plain.loads(frame, self._queues.allow)
-        match request:
+    def _request(self, frame: bytes) -> Request:
+        known = self._queues.known.get(frame)  # gets and counts are the same bytes each time
+        if known is not None:
+            return known
+        match plain.loads(frame, self._queues.allow):
             case (first, str() as name, tuple() as args, dict() as kwds):
+                if not (args or kwds) and len(frame) < KNOWN and len(self._queues.known) < KNOWN:
+                    self._queues.known[frame] = first, name, args, kwds
                 return first, name, args, kwds
         raise ProtocolError("it sent what is no request of multiprocessing.managers")
 

@@ -27,6 +27,9 @@ MANY = 100  # leases of a connection that never puts: a warning names it
 CAP = 1000  # leases of one connection
 CAP_SECONDS = 30.0  # a get beyond the cap does not wait longer, because nothing can come of it
 
+KNOWN = 256  # requests without arguments, and of less bytes, that are remembered
+
+Request = tuple[Any, str, tuple[Any, ...], dict[str, Any]]  # queue, method, args, kwds
 Answer = bytes | Coroutine[Any, Any, bytes]  # a pickled value, at once or after waiting
 
 _NONE = plain.dumps(None)
@@ -58,6 +61,7 @@ class Queues:
         self.maxsize: int = settings.plain_maxsize
         self.payload: int = settings.payload
         self.delivered_is_done = settings.plain_ack == "get"
+        self.known: dict[bytes, Request] = {}  # by the bytes of the request
         self.complaints = Complaints(log)
         self._empty = asyncio.Event()
 
