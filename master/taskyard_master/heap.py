@@ -2,7 +2,7 @@
 
 glibc gives back what lies at the top of its heap, where one small block above them keeps all. To have it take
 large blocks from the system one by one would do as well, but costs a page fault for every four KiB of every
-payload: half of the time that a payload of a megabyte takes here.
+payload: half of the event loop's time, where payloads have a megabyte.
 """
 
 import asyncio
