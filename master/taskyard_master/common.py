@@ -41,10 +41,10 @@ class Common:
     emptied: Callable[[], None] | None = None  # called when the last of `open` has ended
 
     def relieve(self) -> None:
-        """Drop who lets most wait, while too much waits for all of them together."""
+        """Drop who lets most wait, while too much waits for several of them together."""
         waiting = {one: size for one in self.choked if (size := one.unread)}
         total = sum(waiting.values())
-        while total > OUTPUTS * self.output_limit:
+        while len(waiting) > 1 and total > OUTPUTS * self.output_limit:
             greedy = max(waiting, key=waiting.__getitem__)
             total -= waiting.pop(greedy)
             greedy.drop("too much waits for peers that do not read, and most of it for this one")

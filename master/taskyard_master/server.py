@@ -35,6 +35,7 @@ _PAUSE = 0.25  # seconds without accepting when the machine can't
 _FLUSH = 2.0  # seconds for what was written last, when the server stops
 # A host that vanished is noticed after 15 to 18 s, whether something waits to be sent to it or not.
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 15_000))
+_NOTSENT = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # an option that not every system has
 
 
 class Server:
@@ -236,6 +237,8 @@ def _tune(sock: socket.socket) -> None:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if _NOTSENT is not None:  # who reads nothing has the kernel keep little for it, too
+        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT, 1 << 17)
     for name, value in _KEEPALIVE:
         option = getattr(socket, name, None)
         if option is not None:
