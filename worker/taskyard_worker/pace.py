@@ -107,11 +107,17 @@ class Paces:
         free = max(0, idle - waiting)
         quick = [name for name, pace in self.of.items() if pace.estimate < SLOW_SECONDS]
         work = sum(count * self._seconds(name) for name, count in queued.items())
-        if not free and (not quick or work > REFILL_SECONDS * self.slots):
+        if not free and (not quick or work > self._enough(queued)):
             return None
         wants = dict.fromkeys(self.of, free)
         wants |= {name: max(free, self.lease(name) - queued.get(name, 0)) for name in quick}
         return Wish(free, {name: want for name, want in wants.items() if want})
+
+    def _enough(self, queued: Mapping[str, int]) -> float:
+        """Seconds of work with which asking can wait; half a lease where the cap keeps leases short, as
+        tasks that are asked for by the hundred cost several times what they cost by the thousand."""
+        half = max((self.lease(name) * self._seconds(name) / 2 for name in queued), default=0.0)
+        return min(REFILL_SECONDS * self.slots, half)
 
     def excess(self, function: str, queued: int, stuck: float) -> int:
         """How many of the queued tasks to give back; `stuck`: seconds that no slot has come to an end."""
