@@ -138,9 +138,9 @@ def test_sizes_are_always_sane(
 
 def test_where_the_cap_keeps_leases_short_nothing_is_asked_for_before_half_of_one_is_used_up() -> None:
     """Else every reply would be followed by a request for the few hundred tasks that have begun meanwhile."""
-    it = paces(1e-6)
-    assert it.lease("f") == it.cap
-    assert it.wish({"f": it.cap * 6 // 10}, 0) is None
-    wish = it.wish({"f": it.cap * 4 // 10}, 0)
-    assert wish is not None and wish.wants == {"f": it.cap * 6 // 10}
+    it = paces(1e-6, tasks=100_000)
+    assert it.lease("f") == CAP
+    assert it.wish({"f": CAP * 6 // 10}, 0) is None
+    wish = it.wish({"f": CAP * 4 // 10}, 0)
+    assert wish is not None and wish.wants == {"f": CAP * 6 // 10}
     assert it.wish({}, 1) is not None
