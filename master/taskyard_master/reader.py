@@ -88,21 +88,13 @@ class Reader:
         """Recorded outcomes of a job in order of seq, from the first past `after`, about `space` bytes."""
         rows: list[Row] = []
         used = 0
-        while used < space:
-            looked_at = 0
-            with closing(self._rows(schema.ENDINGS, (job, after))) as found:  # no more than is needed
-                for seq, *columns in found:
-                    after = seq
-                    looked_at += 1
-                    row = self._row(seq, *columns)
-                    if failed and row.state != "dead":
-                        continue
-                    rows.append(row)
-                    used += len(row.block) + 100
-                    if used >= space:
-                        break
-            if looked_at < schema.PAGE:
-                break
+        with closing(self._rows(schema.ENDINGS, (job, after))) as found:
+            while used < space and (columns := next(found, None)) is not None:
+                row = self._row(*columns)
+                if failed and row.state != "dead":
+                    continue
+                rows.append(row)
+                used += len(row.block) + 100
         return rows
 
     def result_at(self, job: str, index: int) -> Row | None:

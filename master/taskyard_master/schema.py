@@ -20,7 +20,6 @@ VERSION = 1
 APPLICATION = 0x79617264  # "yard"
 PAGE_BYTES = 4096  # of the file
 CHECKED_BYTES = 256 << 20  # a file up to this size is checked as a whole at the start: about a second
-PAGE = 64  # rows a statement reads at once
 AHEAD_BYTES = 8 << 20  # of the write-ahead log that are laid out at the start
 WIDEST = 1 << batch.SEGMENT_BITS  # no row holds more tasks
 
@@ -64,8 +63,7 @@ CHUNK_AT = (
     "WHERE kind = 2 AND job = ? AND first <= ? ORDER BY first DESC LIMIT 1"
 )
 ENDINGS = (
-    "SELECT seq, crc, record, block_crc, block FROM log "
-    f"WHERE kind = 6 AND job = ? AND seq > ? ORDER BY seq LIMIT {PAGE}"
+    "SELECT seq, crc, record, block_crc, block FROM log WHERE kind = 6 AND job = ? AND seq > ? ORDER BY seq"
 )
 ENDINGS_AT = (
     "SELECT seq, crc, record, block_crc, block FROM log "
