@@ -41,3 +41,16 @@ def heard(sock: socket.socket) -> bytes:
         while part := sock.recv(1 << 16):
             data += part
     return data
+
+
+def nonsense(socks: list[socket.socket], draw: random.Random) -> list[bytes]:
+    """Have all of them talk at once; what each got to see."""
+    for sock in socks:
+        with contextlib.suppress(OSError):
+            sock.send(draw.choice(list(JUNK.values()))(draw))
+            sock.shutdown(socket.SHUT_WR)
+    said = []
+    for sock in socks:
+        said.append(heard(sock))
+        sock.close()
+    return said

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from figures import Figures
 from hasty import PART_SECONDS, READ_SECONDS
-from junk import JUNK, heard
+from junk import heard, nonsense
 from lab import KEY, Lab
 from serving import hello
 from siege import HANDSHAKE, PATIENCE, Siege, pause
@@ -148,25 +148,12 @@ def test_five_thousand_that_talk_nonsense(siege: Siege) -> None:
     for _ in range(10 * TIMES):
         with siege.storm():
             for number in range(5):
-                longest = max(longest, *nonsense(siege, draw, f"127.0.1.{draw.randrange(10) * 5 + number}"))
+                source = f"127.0.1.{draw.randrange(10) * 5 + number}"
+                for said in nonsense(siege.connect(100, source), draw):
+                    frames = list(Framer(256).feed(said))
+                    assert len(frames) <= 1 and all(frame.startswith(b"#CHALLENGE#") for frame in frames)
+                    longest = max(longest, len(said))
     siege.end(f"{len(siege.socks):,} of nonsense", 0.0, siege.freed(0), most_bytes_heard=longest)
-
-
-def nonsense(siege: Siege, draw: random.Random, source: str) -> list[int]:
-    """A hundred at once; how many bytes each got to see."""
-    socks = siege.connect(100, source)
-    for sock in socks:
-        with contextlib.suppress(OSError):
-            sock.send(draw.choice(list(JUNK.values()))(draw))
-            sock.shutdown(socket.SHUT_WR)
-    sizes = []
-    for sock in socks:
-        said = heard(sock)
-        frames = list(Framer(256).feed(said))
-        assert len(frames) <= 1 and all(frame.startswith(b"#CHALLENGE#") for frame in frames)
-        sizes.append(len(said))
-        sock.close()
-    return sizes
 
 
 def test_a_flood_of_wrong_keys(siege: Siege) -> None:

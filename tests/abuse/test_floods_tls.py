@@ -2,10 +2,9 @@
 
 import contextlib
 import random
-import socket
 
 import pytest
-from junk import JUNK, heard
+from junk import nonsense
 from siege import HANDSHAKE, PATIENCE, Siege
 from tlspeers import careless
 
@@ -23,12 +22,8 @@ def test_two_thousand_that_talk_nonsense(sealed: Siege) -> None:
     for number in range(10):
         with sealed.storm():
             for part in range(2):
-                for sock in _hundred(sealed, f"127.0.1.{2 * number + part}"):
-                    with contextlib.suppress(OSError):
-                        sock.send(draw.choice(list(JUNK.values()))(draw))
-                        sock.shutdown(socket.SHUT_WR)
-                    assert b"#CHALLENGE#" not in heard(sock)
-                    sock.close()
+                for said in nonsense(sealed.connect(100, f"127.0.1.{2 * number + part}"), draw):
+                    assert b"#CHALLENGE#" not in said
     sealed.end("TLS: 2,000 of nonsense", 0.0, sealed.freed(0))
 
 
@@ -38,13 +33,9 @@ def test_a_thousand_without_a_certificate(sealed: Siege) -> None:
     let_in = 0
     for number in range(10):
         with sealed.storm():
-            for sock in _hundred(sealed, f"127.0.2.{number}"):
+            for sock in sealed.connect(100, f"127.0.2.{number}"):
                 sock.settimeout(PATIENCE)
                 with contextlib.suppress(OSError), context.wrap_socket(sock) as wire:
                     let_in += bool(wire.recv(5))
     assert not let_in
     sealed.end("TLS: 1,000 without a certificate", 0.0, sealed.freed(0))
-
-
-def _hundred(siege: Siege, source: str) -> list[socket.socket]:
-    return siege.connect(100, source)
