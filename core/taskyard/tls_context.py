@@ -10,6 +10,7 @@ neither side much. What a failed handshake does tell, `tls_faults.refusal` puts 
 """
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from taskyard.errors import SettingsError
@@ -45,11 +46,14 @@ class LiveContext:
     context   for connections that come now; those that are open go on as they are
     revoked   serials of certificates that are not let in any more: a peer that showed one of them
               when it came (`peer_name(...).serial`) is to be dropped
+
+    `greeted` is called, at a listener, when a peer's hello was read and the arithmetic comes next.
     """
 
-    def __init__(self, files: Files, *, server: bool) -> None:
+    def __init__(self, files: Files, *, server: bool, greeted: Callable[..., None] | None = None) -> None:
         self._files = files
         self._server = server
+        self._greeted = greeted
         self._seen = self._state()
         self._load()
 
@@ -72,6 +76,8 @@ class LiveContext:
         listed = self._files.list
         revoked = revoked_serials(listed) if listed else frozenset()
         self.context = side(self._files, server=self._server)
+        if self._greeted:
+            self.context.sni_callback = self._greeted  # with a name in the hello and without
         self.revoked = revoked
         self._listed = listed is not None
 

@@ -36,7 +36,7 @@ Aside = Callable[[sqlite3.Connection], Any]
 PURGE_ROWS = 200  # removed in a step at most,
 PURGE_PAGES = 4000  # and pages given back; a row may have had 64 of them
 PURGE_SECONDS = 0.02  # that a step should take: commits wait for it
-PURGE_RESTS = 4  # times as long as a step took nothing is removed, while there is something to commit
+RESTS = 4  # times as long as work aside took there is no other, while there is something to commit
 
 
 class Journal:
@@ -180,7 +180,8 @@ class Journal:
             if self._asides and not self._failed and (began := time.monotonic()) >= self._rest:
                 self._do_aside()
                 if work:
-                    self._rest = time.monotonic() + PURGE_RESTS * (time.monotonic() - began)
+                    ended = time.monotonic()
+                    self._rest = ended + RESTS * (ended - began)
 
     def _await_bell(self) -> None:
         """Wait until there is something to do, or until what waits aside has its turn."""

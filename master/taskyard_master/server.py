@@ -33,9 +33,12 @@ log = logging.getLogger(__name__)
 _BACKLOG = 4096
 _PAUSE = 0.25  # seconds without accepting when the machine can't
 _FLUSH = 2.0  # seconds for what was written last, when the server stops
-# A host that vanished is noticed after 15 to 18 s, whether something waits to be sent to it or not.
-_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 15_000))
-_NOTSENT = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # an option that not every system has
+# A host that vanished is noticed after 15 to 18 s, whether something waits to be sent to it or not; for a
+# peer that reads nothing the kernel keeps little. Not every system has all of these.
+_OPTIONS = (
+    ("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 15_000),
+    ("TCP_NOTSENT_LOWAT", 1 << 17),
+)  # fmt: skip
 
 
 class Server:
@@ -46,7 +49,7 @@ class Server:
         self._endpoint: tuple[str, int] = settings.endpoint
         self._service = service
         files = Files.of(settings)
-        self._tls = LiveContext(files, server=True) if files else None
+        self._tls = LiveContext(files, server=True, greeted=self._began_tls) if files else None
         self._loop = loop = asyncio.get_running_loop()
         self._handshake = max(0.1, settings.handshake)
         self._common = Common(
@@ -150,15 +153,12 @@ class Server:
         return self._rest(listener, shut)
 
     async def _arrive(self, connection: Connection, sock: socket.socket) -> None:
-        context = self._tls.context if self._tls else None
-        if context:
-            context.sni_callback = self._began_tls
         try:
             _tune(sock)
             await self._loop.connect_accepted_socket(
                 lambda: connection,
                 sock,
-                ssl=context,
+                ssl=self._tls.context if self._tls else None,
                 ssl_handshake_timeout=self._handshake if self._tls else None,
                 ssl_shutdown_timeout=self._handshake if self._tls else None,
             )
@@ -237,9 +237,7 @@ def _tune(sock: socket.socket) -> None:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if _NOTSENT is not None:  # who reads nothing has the kernel keep little for it, too
-        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT, 1 << 17)
-    for name, value in _KEEPALIVE:
+    for name, value in _OPTIONS:
         option = getattr(socket, name, None)
         if option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)

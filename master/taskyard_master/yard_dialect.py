@@ -116,7 +116,8 @@ class YardDialect:
         if isinstance(request, _LARGE):
             await self._link.drained()
             self._large -= 1
-            self._link.proceed()
+            if self._large == MOST_LARGE - 1:
+                self._link.proceed()
         if isinstance(request, Results):
             self._reading.limit(request)
         outcome = await self._outcome(request)

@@ -294,7 +294,7 @@ def test_a_purge_rests_while_there_is_something_to_commit(
     journal: Journal, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its steps are small, and the second has to wait for a pause."""
-    monkeypatch.setattr(journal_module, "PURGE_RESTS", 1e9)
+    monkeypatch.setattr(journal_module, "RESTS", 1e9)
     journal._stride = 10 / journal_module.PURGE_ROWS
     for index in range(50):
         append(journal, owner, chunk(2 * index, job="old"))
