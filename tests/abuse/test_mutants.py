@@ -222,8 +222,9 @@ class Connected:
     async def begin(self) -> None:
         for frame in self.first:
             self.dialect.receive(frame)
-            while self.dialect.busy:
-                await asyncio.sleep(0.001)
+            async with asyncio.timeout(30):
+                while self.dialect.busy:
+                    await asyncio.sleep(0.001)
 
     async def feed(self, frame: bytes) -> bool:
         """Give it a frame; whether it takes more."""
